@@ -1,0 +1,48 @@
+# `make help` lists what there is. Everything runs in .venv, which `make setup` makes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint types validate evaluate export pipeline ui reference bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+setup: $(STAMP) ## make .venv and install everything into it
+
+train: setup ## train on the embedded data: the main job
+	$(BIN)/python -m microgpt.train
+
+test: setup ## run all tests, the linter and the type checker
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -n 2
+
+validate: setup ## check the embedded data and report on it
+	$(BIN)/python -m microgpt.validate
+
+evaluate: setup ## score the latest run
+	$(BIN)/python -m microgpt.evaluate run=latest
+
+export: setup ## export the latest run as safetensors
+	$(BIN)/python -m microgpt.export run=latest
+
+pipeline: setup ## validate, train, evaluate and export the embedded names
+	$(BIN)/python -m microgpt.pipeline recipe=names
+
+ui: setup ## open the MLflow UI on 127.0.0.1:5000
+	$(BIN)/microgpt ui
+
+reference: setup ## train the scalar reference on the embedded names
+	$(BIN)/python -m microgpt.reference --stop-after 200
+
+clean: ## remove caches of tools (never runs)
+	rm -rf .ruff_cache .pytest_cache dist build src/*.egg-info

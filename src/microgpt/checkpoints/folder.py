@@ -1,0 +1,147 @@
+"""The folder of a checkpoint or model: written whole, checksummed, found again by step.
+
+`<run>/checkpoints/step-000840/` holds the files and `MANIFEST.json` with the sha256 of each; `latest` and `best`
+beside it are files with the name of a checkpoint, replaced by rename.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from microgpt import files
+from microgpt.errors import ModelError, printable
+
+MANIFEST = "MANIFEST.json"
+VERSION = 1
+WEIGHTS, OPTIMIZER, TOKENIZER, META, STATE = (
+    "weights.safetensors", "optimizer.safetensors", "tokenizer.json", "meta.json", "training_state.json",
+)  # fmt: skip
+
+
+def write_folder(target: Path, contents: Mapping[str, bytes], step: int) -> None:
+    """Write a checkpoint so that it is there whole or not at all.
+
+    Args:
+        target: the folder; its parent is made.
+        contents: file name to bytes.
+        step: goes into the manifest; "latest" is decided by it, not by clocks.
+
+    Raises:
+        DiskError: it could not be written; what stood there before still stands.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.disk_error(error, target, 0) from error
+    with files.new_folder(target) as folder:
+        listed: dict[str, Any] = {}
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+            listed[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        manifest = {"version": VERSION, "step": step, "files": listed}
+        files.write_json(folder / MANIFEST, manifest)
+    verify(target)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder whose every file has the size and checksum that it lists.
+
+    Raises:
+        ModelError: naming the first file that does not.
+    """
+    mend = "take another checkpoint, or copy the folder again"
+    try:
+        manifest: Any = files.read_json(folder / MANIFEST)
+        if manifest["version"] > VERSION:
+            raise ModelError(f"{folder} was written by a newer microgpt", "update microgpt")
+        for name, entry in manifest["files"].items():
+            path = folder / Path(name).name
+            if path.stat().st_size != entry["bytes"]:
+                raise ModelError(f"{path} has {path.stat().st_size:,} bytes instead of {entry['bytes']:,}", mend)
+            if files.sha256_file(path) != entry["sha256"]:
+                raise ModelError(f"{path} is damaged: its sha256 differs", mend)
+        int(manifest["step"])
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{folder} is no whole checkpoint: {Path(str(error.filename)).name} is missing", mend
+        ) from None
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be read: {error.strerror}", mend) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder / MANIFEST} is damaged ({type(error).__name__})", mend) from None
+    return manifest
+
+
+def step_name(step: int) -> str:
+    """The folder name of the checkpoint at a step."""
+    return f"step-{step:06d}"
+
+
+def checkpoints_in(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of all checkpoints of a run, oldest first, by the step in each manifest."""
+    found: list[tuple[int, Path]] = []
+    for path in folder.glob("step-*"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found.append((int(files.read_json(path / MANIFEST)["step"]), path))
+    return sorted(found)
+
+
+def pointed(folder: Path, pointer: str) -> Path | None:
+    """The checkpoint that `latest` or `best` names, if it is there."""
+    with suppress(OSError, UnicodeDecodeError):
+        name = (folder / pointer).read_text(encoding="utf-8").strip()
+        if name == Path(name).name and (folder / name / MANIFEST).exists():
+            return folder / name
+    return None
+
+
+def point(folder: Path, pointer: str, checkpoint: Path) -> None:
+    """Let `latest` or `best` name a checkpoint."""
+    files.write_text(folder / pointer, checkpoint.name + "\n")
+
+
+def find(folder: Path, which: str) -> Path:
+    """The best or latest checkpoint of a run that is whole; a damaged one is passed over with a notice.
+
+    Args:
+        folder: `<run>/checkpoints`.
+        which: `best` or `latest`.
+
+    Raises:
+        ModelError: there is none, listing why each was refused.
+    """
+    newest_first = [path for _, path in reversed(checkpoints_in(folder))]
+    best = pointed(folder, "best") if which == "best" else None
+    candidates = [best, *(p for p in newest_first if p != best)] if best else newest_first
+    unlisted = [p for p in sorted(folder.glob("step-*"), reverse=True) if p not in candidates]
+    reasons: list[str] = []
+    for path in [*candidates, *unlisted]:
+        try:
+            verify(path)
+        except ModelError as error:
+            reasons.append(error.what)
+            continue
+        if reasons:
+            print(f"note: {printable('; '.join(reasons))}; using {path} instead", file=sys.stderr)
+        return path
+    if reasons:
+        raise ModelError(f"no checkpoint in {folder} is whole: {'; '.join(reasons)}", "train again")
+    raise ModelError(f"there is no checkpoint in {folder}", "train first, or give another run")
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints and the best; to be called after a new one is verified."""
+    protected = {pointed(folder, "best"), pointed(folder, "latest")}
+    for _, path in checkpoints_in(folder)[: -max(2, keep)]:
+        if path not in protected:
+            doomed = path.with_name(f".{path.name}.{os.getpid()}.old")  # a half-removed one must not look whole
+            with suppress(OSError):
+                os.rename(path, doomed)
+                shutil.rmtree(doomed, ignore_errors=True)

@@ -1,0 +1,64 @@
+"""What `auto` means: the rules that fill in every key the user left open, once, before training."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from microgpt.config.schema import TrainConfig
+
+TOKENS_A_BATCH = 4096
+EVALUATIONS = 20
+EVAL_SHARE = 0.3  # a validation token costs a third of a training token: 0.3 of the tokens is a tenth of the time
+CALL_FLOPS = 2e8  # a training_step of fewer operations is mostly overhead
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules look at beside the config.
+
+    Attributes:
+        val_rows: rows of the validation set.
+        flops_per_token: of the model, forward and backward.
+    """
+
+    val_rows: int
+    flops_per_token: int
+
+
+def vocabulary(configured: int | None, text_bytes: int) -> int:
+    """Tokens of a trained vocabulary: 4,096, or one for every 256 bytes of a small corpus, so that each is seen."""
+    if configured is not None:
+        return configured
+    return max(512, min(4096, text_bytes // 256 // 64 * 64))
+
+
+def resolved_shape(config: TrainConfig) -> TrainConfig:
+    """The config with all autos filled that need no data: batch, learning rate, warm-up, intervals."""
+    c = copy.deepcopy(config)
+    if c.data.batch_size is None:
+        c.data.batch_size = max(1, TOKENS_A_BATCH // c.model.block_size)
+    if c.optimizer.learning_rate is None:
+        c.optimizer.learning_rate = min(0.01, 0.64 / c.model.n_embd)  # falls as 1/width (arXiv:2203.03466)
+    if c.optimizer.warmup_steps is None:
+        c.optimizer.warmup_steps = c.trainer.max_steps // 50
+    if c.trainer.eval_interval is None:
+        c.trainer.eval_interval = max(1, c.trainer.max_steps // EVALUATIONS)
+    if c.trainer.checkpoint_interval is None:
+        c.trainer.checkpoint_interval = c.trainer.eval_interval
+    return c
+
+
+def resolved(config: TrainConfig, facts: Facts) -> TrainConfig:
+    """The config with every auto filled."""
+    c = resolved_shape(config)
+    rows = c.data.batch_size or 1
+    interval = c.trainer.eval_interval or 1
+    tokens_a_step = rows * c.trainer.accumulate * c.model.block_size
+    if c.trainer.eval_batches is None:
+        affordable = max(8, int(EVAL_SHARE * interval * rows * c.trainer.accumulate) // rows)
+        c.trainer.eval_batches = 0 if affordable * rows >= facts.val_rows else affordable
+    if c.trainer.steps_per_call is None:
+        step = facts.flops_per_token * tokens_a_step
+        c.trainer.steps_per_call = int(min(50, max(1, CALL_FLOPS // max(1, step))))
+    return c

@@ -1,0 +1,107 @@
+"""Batches by number: the batch of (step, micro-batch, rank) is the same whoever asks, whenever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from microgpt.data.order import I64
+from microgpt.data.rows import RowBlock, Rows
+from microgpt.data.shards import TokenSet
+
+IGNORED = -1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows ready for the model.
+
+    Attributes:
+        inputs: token ids, int64 [rows, block_size]; padding is 0.
+        targets: the next token of each, int64 [rows, block_size]; -1 where it does not count.
+        positions: place in the document's piece, int64 [rows, block_size].
+        segments: pieces of a row, int32 [rows, block_size], or None where every row is one piece.
+        index: position in the token stream, int64 [rows, block_size]; -1 is padding.
+    """
+
+    inputs: I64
+    targets: I64
+    positions: I64
+    segments: npt.NDArray[np.int32] | None
+    index: I64
+
+    @property
+    def target_count(self) -> int:
+        """Targets that count towards the loss."""
+        return int((self.targets >= 0).sum())
+
+
+class Batches:
+    """The batches of a token set.
+
+    Args:
+        tokens: the documents.
+        block_size: length of a row.
+        batch_size: rows of a batch.
+        seed: seed of the order; None for a fixed set in its own order (validation).
+        packing: several documents a row.
+    """
+
+    def __init__(
+        self, tokens: TokenSet, block_size: int, batch_size: int, seed: int | None, packing: bool = True
+    ) -> None:
+        self.rows = Rows(tokens, block_size, seed, packing)
+        self.batch_size = batch_size
+        self.tokens = tokens
+        # Windows of one document need no wall between them: it does not see another document.
+        self.segmented = packing and tokens.documents > 1
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches that cover the set once; the last can be short where the order is fixed."""
+        return -(-self.rows.per_epoch // self.batch_size)
+
+    def micro_batch(self, step: int, micro: int = 0, accumulate: int = 1, rank: int = 0, world: int = 1) -> Batch:
+        """The rows of a rank for one micro-batch of a step."""
+        number = ((step * accumulate + micro) * world + rank) * self.batch_size
+        return self._batch(self.rows.take(number, self.batch_size))
+
+    def fixed(self, number: int) -> Batch:
+        """Batch `number` of one pass over the set; the last one is filled up with ignored rows."""
+        first = number * self.batch_size
+        count = min(self.batch_size, self.rows.per_epoch - first)
+        batch = self._batch(self.rows.take(first, count))
+        missing = self.batch_size - count
+        if not missing:
+            return batch
+
+        def filled(values: npt.NDArray[np.int64], with_: int) -> I64:
+            return np.concatenate([values, np.full((missing, values.shape[1]), with_, values.dtype)])
+
+        segments = None if batch.segments is None else filled(batch.segments.astype(np.int64), -1).astype(np.int32)
+        return Batch(
+            filled(batch.inputs, 0), filled(batch.targets, IGNORED), filled(batch.positions, 0), segments,
+            filled(batch.index, -1),
+        )  # fmt: skip
+
+    def _batch(self, block: RowBlock) -> Batch:
+        real = block.index >= 0
+        place = np.where(real, block.index, 0)
+        inputs = self.tokens.tokens[place].astype(np.int64)
+        targets = self.tokens.tokens[place + 1].astype(np.int64)
+        counts = real
+        if self.tokens.mask is not None:
+            counts = real & (self.tokens.mask[place + 1] > 0)
+        if not real.all():
+            inputs = np.where(real, inputs, 0)
+        if not counts.all():
+            targets = np.where(counts, targets, IGNORED)
+        return Batch(inputs, targets, block.positions, block.segments if self.segmented else None, block.index)
+
+
+def document_ids(tokens: TokenSet, batch: Batch) -> list[int]:
+    """The documents that a batch holds, for messages about it."""
+    places = batch.index[batch.index >= 0]
+    return np.unique(np.searchsorted(tokens.starts, places, side="right") - 1).tolist()

@@ -1,0 +1,300 @@
+"""From files to documents, with every bad row noted by line and reason.
+
+Text and JSONL are read here line by line, since a user must be told the file, line and byte of what is wrong,
+which `datasets` does not know; Parquet and hub data sets are read by `datasets`, streaming.
+
+Lines end at LF; a CR before it goes. A byte order mark at a file's start goes. NUL and lone CR are text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from microgpt.config.schema import DataConfig
+from microgpt.data.sources import Source
+from microgpt.errors import DataError
+
+PIECE = 1 << 20  # bytes of a long document that are handled at a time
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One training document, or a piece of one.
+
+    Attributes:
+        text: its content.
+        kind: what it is, for the report (`text`, `jsonl`, ...).
+        content: what identifies its content for the split; the text itself, or a file's sha256.
+        continues: it goes on where the document before it ended (pieces of one large file).
+    """
+
+    text: str
+    kind: str
+    content: str
+    continues: bool = False
+
+
+@dataclass
+class BadRows:
+    """Rows that cannot be used: all are counted, the first are kept to be shown.
+
+    Attributes:
+        counts: how many, by reason.
+        shown: the first ones as `file:line: reason`.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    shown: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """How many rows are bad."""
+        return sum(self.counts.values())
+
+    def add(self, source: str, line: int, reason: str, detail: str = "") -> None:
+        """Note one bad row."""
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        if len(self.shown) < SHOWN:
+            self.shown.append(f"{source}:{line}: {reason}{detail}")
+
+    def refuse(self) -> None:
+        """Raise DataError where there is any."""
+        if self.total:
+            rows = "1 bad row" if self.total == 1 else f"{self.total:,} bad rows"
+            more = f"; and {self.total - len(self.shown):,} more" if self.total > len(self.shown) else ""
+            raise DataError(
+                f"{rows}: {'; '.join(self.shown)}{more}",
+                "mend the file, or leave them out with data.on_bad_rows=skip",
+            )
+
+
+def _lines(file: BinaryIO, name: str, limit: int, bad: BadRows) -> Iterator[tuple[int, int, bytes]]:
+    """(line number from 1, offset, bytes without the line's end); longer lines than `limit` are bad rows."""
+    number = offset = 0
+    while raw := file.readline(limit + 2):
+        number += 1
+        start = offset
+        offset += len(raw)
+        if len(raw) == limit + 2 and not raw.endswith(b"\n"):
+            bad.add(name, number, f"line over {limit:,} bytes", " (data.max_line_mb raises the limit)")
+            while raw and not raw.endswith(b"\n"):
+                raw = file.readline(PIECE)
+                offset += len(raw)
+            continue
+        if number == 1:
+            raw = raw.removeprefix(codecs.BOM_UTF8)
+        yield number, start, raw.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _check_encoding(file: BinaryIO, name: str) -> None:
+    start = file.read(4)
+    file.seek(0)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{name}:1: byte 0: UTF-16, not UTF-8", "convert it, for example `iconv -f UTF-16 -t UTF-8`")
+
+
+def _decoded(raw: bytes, name: str, line: int, offset: int, bad: BadRows) -> str | None:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        bad.add(name, line, "invalid UTF-8", f" at byte {offset + error.start}")
+        return None
+
+
+def _text_lines(file: BinaryIO, source: Source, data: DataConfig, bad: BadRows) -> Iterator[Document]:
+    for number, offset, raw in _lines(file, source.path, int(data.max_line_mb * 2**20), bad):
+        text = _decoded(raw, source.path, number, offset, bad)
+        if text is not None and text.strip():
+            yield Document(text, "text", text)
+
+
+def _text_file(file: BinaryIO, source: Source, bad: BadRows) -> Iterator[Document]:
+    """A whole file as one document, in pieces cut after a line where one ends."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    first, offset, rest = True, 0, ""
+    while True:
+        block = file.read(PIECE)
+        if offset == 0:
+            block = block.removeprefix(codecs.BOM_UTF8)
+        try:
+            text = rest + decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            start = max(0, file.tell() - len(error.object) + error.start)
+            file.seek(0)
+            line = file.read(start).count(b"\n") + 1
+            bad.add(source.path, line, "invalid UTF-8", f" at byte {start}")
+            return
+        offset += len(block)
+        if not block:
+            if text:
+                yield Document(text, "text", source.sha256, continues=not first)
+            return
+        cut = text.rfind("\n") + 1 or len(text)
+        rest = text[cut:]
+        yield Document(text[:cut], "text", source.sha256, continues=not first)
+        first = False
+
+
+def _text_separated(file: BinaryIO, source: Source, data: DataConfig, bad: BadRows) -> Iterator[Document]:
+    """Documents between separators, which belong to none of them; one line end on each side goes too."""
+    mark, limit = data.separator.encode(), int(data.max_line_mb * 2**20)
+    if not mark:
+        raise DataError("data.separator is empty", "give the text that stands between documents")
+    buffer, offset, line, skipping = b"", 0, 1, False
+    while True:
+        block = file.read(PIECE)
+        if offset == 0 and not buffer:
+            block = block.removeprefix(codecs.BOM_UTF8)
+        buffer += block
+        pieces = buffer.split(mark)
+        buffer = pieces.pop() if block else b""
+        for piece in pieces:
+            if not skipping:
+                text = _decoded(piece, source.path, line, offset, bad)
+                if text is not None and text.strip():
+                    text = text.removeprefix("\n").removesuffix("\n")
+                    yield Document(text, "text", text)
+            skipping = False
+            offset += len(piece) + len(mark)
+            line += piece.count(b"\n") + mark.count(b"\n")
+        if len(buffer) > limit:
+            if not skipping:
+                bad.add(
+                    source.path,
+                    line,
+                    f"document over {limit:,} bytes",
+                    " (data.max_line_mb raises the limit)",
+                )
+            skipping = True
+            dropped = len(buffer) - len(mark)
+            line += buffer[:dropped].count(b"\n")
+            offset, buffer = offset + dropped, buffer[dropped:]
+        if not block:
+            return
+
+
+def row_problem(row: Any, field_name: str) -> str:
+    """What is wrong with a row that should hold a text field, or nothing."""
+    if not isinstance(row, dict):
+        return "not a JSON object"
+    value = typing.cast("dict[str, Any]", row).get(field_name)
+    if value is None:
+        return f"no field {field_name!r}" if field_name not in row else f"{field_name!r} is null"
+    if not isinstance(value, str):
+        return f"{field_name!r} is not a text"
+    if not value.strip():
+        return f"{field_name!r} is blank"
+    return "" if is_unicode(value) else "lone surrogate"
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8; a JSON escape can smuggle half a surrogate pair in."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def parse_json(text: str) -> tuple[Any, str]:
+    """(value, problem): the JSON value of a line, or why it has none."""
+    if not text.strip():
+        return None, "blank row"
+    try:
+        return json.loads(text), ""
+    except RecursionError:
+        return None, "JSON nested too deeply"
+    except ValueError as error:
+        return None, f"not JSON ({str(error).split(':')[0]})"
+
+
+def _jsonl(file: BinaryIO, source: Source, data: DataConfig, bad: BadRows) -> Iterator[Document]:
+    for number, offset, raw in _lines(file, source.path, int(data.max_line_mb * 2**20), bad):
+        text = _decoded(raw, source.path, number, offset, bad)
+        if text is None:
+            continue
+        row, problem = parse_json(text)
+        problem = problem or row_problem(row, data.text_field)
+        if problem:
+            hint = _field_hint(row, data.text_field) if problem.startswith("no field") else ""
+            bad.add(source.path, number, problem, hint)
+        else:
+            content = row[data.text_field]
+            yield Document(content, "jsonl", content)
+
+
+def _field_hint(row: dict[str, Any], wanted: str) -> str:
+    names = [str(k)[:40] for k, v in row.items() if isinstance(v, str)][:6]
+    return f" (it has {', '.join(names)}; choose with data.text_field=)" if names and wanted not in names else ""
+
+
+def _tables(source: Source, data: DataConfig, bad: BadRows) -> Iterator[Document]:
+    """Parquet files and hub data sets, streamed by `datasets`."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        if source.format == "hub":
+            rows = datasets.load_dataset(source.path, split=data.split, streaming=True)
+        else:
+            rows = datasets.load_dataset("parquet", data_files=source.path, split="train", streaming=True)
+        for number, row in enumerate(rows, 1):
+            problem = row_problem(row, data.text_field)
+            if problem:
+                hint = _field_hint(row, data.text_field) if problem.startswith("no field") else ""
+                bad.add(source.path, number, problem, hint)
+            else:
+                yield Document(row[data.text_field], source.format, row[data.text_field])
+    except DataError:
+        raise
+    except Exception as error:  # datasets raises many kinds: arrow, hub, network, value
+        reason = " ".join(str(error).split())[:160]
+        mend = "check the name and the network" if source.format == "hub" else "check that it is a Parquet file"
+        raise DataError(f"{source.path} cannot be read: {type(error).__name__} {reason}", mend) from None
+
+
+def read_documents(
+    sources: list[Source], data: DataConfig, bad: BadRows, progress: Callable[[int], None] | None = None
+) -> Iterator[Document]:
+    """All documents of all sources in order; bad rows are noted in `bad` and left out.
+
+    Args:
+        sources: from `find_sources`.
+        data: how to read them.
+        bad: collects bad rows.
+        progress: told the bytes read since it was told last.
+
+    Raises:
+        DataError: a file as a whole cannot be read.
+    """
+    for source in sources:
+        if source.format in ("parquet", "hub"):
+            yield from _tables(source, data, bad)
+            continue
+        told = 0
+        try:
+            with open(source.path, "rb") as file:
+                _check_encoding(file, source.path)
+                if source.format == "jsonl":
+                    documents = _jsonl(file, source, data, bad)
+                elif data.document == "file":
+                    documents = _text_file(file, source, bad)
+                elif data.document == "separator":
+                    documents = _text_separated(file, source, data, bad)
+                else:
+                    documents = _text_lines(file, source, data, bad)
+                for count, document in enumerate(documents):
+                    if progress and count % 512 == 0:
+                        progress(file.tell() - told)
+                        told = file.tell()
+                    yield document
+                if progress:
+                    progress(file.tell() - told)
+        except OSError as error:
+            raise DataError(f"{source.path} cannot be read: {error.strerror}", "check the file") from None

@@ -1,0 +1,148 @@
+"""Token shards: what training reads. Memory-mapped, named by a fingerprint of everything that made them.
+
+A set is one stream `BOS a b c BOS d e BOS`: a document's positions are its own BOS and its tokens, and the
+target of its last position is the BOS that follows, whoever that belongs to. So a document of n tokens has n + 1
+positions, each with a target, and BOS stands on both of its ends as prior art has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from microgpt import files
+from microgpt.errors import DataError
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "val")
+Tokens = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """One split, mapped from disk.
+
+    Attributes:
+        tokens: the stream, shape [positions + 1], uint16 or uint32.
+        starts: first position of each document, shape [documents + 1]; the last is the number of positions.
+        mask: 1 where a token counts as a target, shape [positions + 1], or None where all do.
+    """
+
+    tokens: Tokens
+    starts: npt.NDArray[np.int64]
+    mask: npt.NDArray[np.uint8] | None
+
+    @property
+    def documents(self) -> int:
+        """Number of documents."""
+        return len(self.starts) - 1
+
+    @property
+    def positions(self) -> int:
+        """Number of positions, which is the number of targets where there is no mask."""
+        return int(self.starts[-1])
+
+    def document(self, index: int) -> Tokens:
+        """The tokens of a document without its BOS, shape [n]."""
+        return self.tokens[int(self.starts[index]) + 1 : int(self.starts[index + 1])]
+
+
+class SetWriter:
+    """Appends documents to one split's files. Closed, the set can be opened by `open_set`.
+
+    Args:
+        folder: where the files go.
+        split: `train` or `val`.
+        dtype: of the tokens.
+        bos: id that stands before every document.
+        masked: whether a loss mask is written beside the tokens.
+    """
+
+    def __init__(self, folder: Path, split: str, dtype: npt.DTypeLike, bos: int, masked: bool = False) -> None:
+        self._dtype, self._bos = np.dtype(dtype), bos
+        self._tokens: BinaryIO = open(folder / f"{split}.tokens", "wb")  # noqa: SIM115 - closed by close()
+        self._starts: BinaryIO = open(folder / f"{split}.starts", "wb")  # noqa: SIM115
+        self._mask: BinaryIO | None = open(folder / f"{split}.mask", "wb") if masked else None  # noqa: SIM115
+        self.documents = 0
+        self.positions = 0
+
+    def add(self, ids: Tokens, mask: Tokens | None = None, continues: bool = False) -> None:
+        """Write a document's ids (without BOS), or more ids of the document before.
+
+        Args:
+            ids: shape [n].
+            mask: which of the ids count as targets, shape [n + 1] with the closing BOS last.
+            continues: the ids belong to the document before.
+        """
+        if not continues:
+            self._starts.write(np.int64(self.positions).tobytes())
+            self._tokens.write(self._dtype.type(self._bos).tobytes())
+            self.positions += 1
+            self.documents += 1
+        self._tokens.write(np.asarray(ids).astype(self._dtype).tobytes())
+        if self._mask is not None:
+            if self.documents == 1 and not continues:
+                self._mask.write(b"\x00")  # the stream's first BOS is nobody's target
+            given = np.ones(len(ids) + 1, np.uint8) if mask is None else np.asarray(mask, np.uint8)
+            self._mask.write(given.tobytes())
+        self.positions += len(ids)
+
+    def close(self) -> None:
+        """Write the closing BOS and finish the files."""
+        self._starts.write(np.int64(self.positions).tobytes())
+        self._tokens.write(self._dtype.type(self._bos).tobytes())
+        for file in (self._tokens, self._starts, self._mask):
+            if file is not None:
+                file.close()
+
+
+def open_set(folder: Path, split: str, dtype: npt.DTypeLike) -> TokenSet:
+    """Map one split of a shard folder.
+
+    Raises:
+        DataError: the files do not fit each other.
+    """
+    starts = np.memmap(folder / f"{split}.starts", dtype=np.int64, mode="r")
+    tokens = np.memmap(folder / f"{split}.tokens", dtype=np.dtype(dtype), mode="r")
+    mask_path = folder / f"{split}.mask"
+    mask = np.memmap(mask_path, dtype=np.uint8, mode="r") if mask_path.exists() else None
+    if len(tokens) != int(starts[-1]) + 1 or (mask is not None and len(mask) != len(tokens)):
+        raise DataError(f"the token cache {folder} is damaged", "remove the folder; it is made again")
+    return TokenSet(tokens, starts, mask)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A tokenized corpus.
+
+    Attributes:
+        folder: where it lies.
+        fingerprint: what it was made from, as one hash.
+        meta: counts (documents, positions, bytes, characters a split), sources, dtype.
+    """
+
+    folder: Path
+    fingerprint: str
+    meta: dict[str, Any]
+    train: TokenSet
+    val: TokenSet
+
+
+def open_shards(folder: Path) -> Shards:
+    """Open a shard folder that `prepare` wrote.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    try:
+        meta: dict[str, Any] = files.read_json(folder / "meta.json")
+        train, val = (open_set(folder, split, meta["dtype"]) for split in SPLITS)
+        return Shards(folder, str(meta["fingerprint"]), meta, train, val)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"the token cache {folder} is damaged ({error})", "remove the folder; it is made again"
+        ) from None

@@ -1,0 +1,147 @@
+"""The machine: allocator, threads, device, signals, and libraries that talk too much."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import platform
+import signal
+import sys
+import time
+import types
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+from microgpt.errors import UsageError
+
+
+def prepare_process() -> None:
+    """Set up allocator and environment; to be called before torch is imported."""
+    keep_memory()
+    quiet_libraries()
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed memory: a page fault for every fresh tensor costs as much as its arithmetic."""
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        m_trim_threshold, m_top_pad, m_mmap_threshold, m_mmap_max = -1, -2, -3, -4
+        libc.mallopt(m_mmap_threshold, 32 << 20)  # the largest that glibc takes
+        libc.mallopt(m_mmap_max, 0)  # larger blocks come from the heap too
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+        libc.mallopt(m_top_pad, 64 << 20)
+
+
+def quiet_libraries() -> None:
+    """Turn off telemetry, advertising and warnings of the libraries below."""
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
+        "DO_NOT_TRACK": "true",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "true",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "MPLBACKEND": "Agg",
+    }.items():
+        os.environ.setdefault(name, value)
+    if os.environ.get("MICROGPT_DEBUG") == "1":
+        return
+    warnings.filterwarnings("ignore")
+    for name in (
+        "pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric", "lightning.pytorch",
+        "lightning.fabric", "mlflow", "alembic", "datasets", "torch",
+    ):  # fmt: skip
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def choose_device(name: str) -> str:
+    """The device that `auto|cpu|cuda|mps` means here.
+
+    Raises:
+        UsageError: the device is not on this machine.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        built = "this torch has no CUDA" if torch.version.cuda is None else "no CUDA device is visible"
+        raise UsageError(f"device=cuda: {built}", "use device=auto, or see `microgpt gpu-check`")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device=mps: there is no Apple GPU here", "use device=auto")
+    return name
+
+
+def choose_precision(name: str, device: str) -> str:
+    """The number format that `auto|f32|bf16|f16` means on a device.
+
+    Raises:
+        UsageError: f16 where its arithmetic does not exist.
+    """
+    if name == "auto":
+        return "bf16" if device == "cuda" else "f32"
+    if name == "f16" and device == "cpu":
+        raise UsageError("device.precision=f16: CPUs train in f32 or bf16", "use device.precision=f32")
+    return name
+
+
+def set_threads(count: int) -> int:
+    """Use `count` CPU threads (0: every core this process may use) and return how many that is."""
+    import torch
+
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = count or usable
+    torch.set_num_threads(threads)
+    return threads
+
+
+class StopSignals:
+    """Notes SIGINT and SIGTERM instead of dying of them; the loop asks `requested` between steps.
+
+    A second SIGINT ends the process at once: every file is replaced by rename, so nothing is left half-written.
+    """
+
+    def __init__(self) -> None:
+        self.requested = ""
+
+    def _note(self, number: int, frame: types.FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self.requested == "SIGINT" and name == "SIGINT":
+            os.write(2, b"\nstopped: at once, the last checkpoint stands - go on with resume=latest\n")
+            os._exit(130)
+        if not self.requested and name == "SIGINT":
+            os.write(2, b"\nsaving, then stopping; once more to stop at once\n")
+        self.requested = self.requested or name
+
+    @contextmanager
+    def installed(self) -> Generator[StopSignals]:
+        """Listen while the block runs; the former handlers come back after it."""
+        former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    def reinstall(self) -> None:
+        """Take the signals back from a library that put its own handlers in."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+
+def now_iso() -> str:
+    """The wall clock as an ISO 8601 time with its zone. Durations use `time.monotonic`, never this."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has had resident, in MiB."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024) if sys.platform == "darwin" else peak / 1024

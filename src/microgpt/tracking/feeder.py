@@ -1,0 +1,252 @@
+"""`python -m microgpt.tracking.feeder RUN_FOLDER`: tail a run folder into MLflow until the run has ended.
+
+It can be started again at any time, on a run that goes on or has ended: what MLflow has is skipped by (key, step).
+"""
+
+from __future__ import annotations
+
+import csv
+import getpass
+import os
+import socket
+import sys
+import time
+import traceback
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from microgpt import files
+from microgpt.errors import ModelError
+from microgpt.runs.find import MLFLOW
+from microgpt.runs.folder import KILLED, METRICS, RUNNING, SAMPLES, read_config, read_lines, read_metrics, read_run
+from microgpt.runtime import quiet_libraries
+from microgpt.tracking.start import PARENT
+from microgpt.tracking.store import MAX_METRICS, experiment_id, log_params, open_client, settings
+
+POLL_SECONDS = 1.0
+RETRY_SECONDS = 60.0
+SYSTEM_NAMES = {
+    "cpu_percent": "system/cpu_utilization_percentage",
+    "proc_rss_kb": "system/process_memory_kb",
+    "sys_mem_used_mb": "system/system_memory_usage_megabytes",
+    "sys_mem_free_mb": "system/system_memory_free_megabytes",
+}
+
+
+def milliseconds(iso: str) -> int:
+    """An ISO time as MLflow wants it."""
+    with suppress(ValueError):
+        return int(datetime.strptime(iso, "%Y-%m-%dT%H:%M:%S%z").timestamp() * 1000)
+    return int(time.time() * 1000)
+
+
+def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+class RunFeeder:
+    """Carries one run folder to MLflow.
+
+    Args:
+        folder: the run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.given = settings()
+        self.client: Any = None
+        self.run_id = ""
+        self.offset = 0
+        self.system_rows = 0
+        self.stored: dict[str, set[int]] = {}
+
+    def status(self) -> str:
+        """How the run stands; one that says RUNNING but holds no lock was killed."""
+        status = str(read_run(self.folder).get("status", RUNNING))
+        if status == RUNNING and not files.is_locked(self.folder):
+            status = str(read_run(self.folder).get("status", RUNNING))  # it may have ended between the two looks
+            return KILLED if status == RUNNING else status
+        return status
+
+    def open(self) -> None:
+        """Find or make the MLflow run."""
+        from mlflow.exceptions import MlflowException
+
+        self.client = open_client(self.given["uri"])
+        note = self.folder / MLFLOW
+        with suppress(OSError, ValueError, KeyError, MlflowException):
+            known = str(files.read_json(note)["run_id"])
+            self.client.get_run(known)
+            self.run_id = known
+        if self.run_id:
+            self._read_stored()
+            self.client.update_run(self.run_id, status=RUNNING)
+            return
+        facts = read_run(self.folder)
+        git = facts.get("git", {})
+        tags = {
+            "mlflow.source.name": str(facts.get("command", "microgpt")),
+            "mlflow.source.type": "LOCAL",
+            "mlflow.user": getpass.getuser(),
+            "microgpt.run_folder": str(self.folder.resolve()),
+            "microgpt.host": socket.gethostname(),
+            "microgpt.git_dirty": str(git.get("dirty", "")),
+        }
+        if git.get("commit"):
+            tags["mlflow.source.git.commit"] = git["commit"]
+        if os.environ.get(PARENT):
+            tags["mlflow.parentRunId"] = os.environ[PARENT]
+        experiment = experiment_id(self.client, self.given["uri"], self.given["experiment"])
+        start = milliseconds(str(facts.get("started", "")))
+        run = self.client.create_run(experiment, start_time=start, tags=tags, run_name=facts.get("name"))
+        self.run_id = run.info.run_id
+        files.write_json(note, {"run_id": self.run_id, "experiment_id": experiment})
+        self._describe(facts)
+
+    def _read_stored(self) -> None:
+        for key in self.client.get_run(self.run_id).data.metrics:
+            self.stored[key] = {m.step for m in self.client.get_metric_history(self.run_id, key)}
+
+    def _describe(self, facts: dict[str, Any]) -> None:
+        """Parameters, data sets, config: what does not change while the run goes on."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        config = read_config(self.folder)
+        values = flattened(config)
+        for key in ("parameters", "flops_per_token", "vocab_size", "device", "precision"):
+            values[f"run.{key}"] = facts.get(key, "")
+        log_params(self.client, self.run_id, values)
+        data = facts.get("data", {})
+        inputs = []
+        for split in ("train", "val"):
+            source = ", ".join(str(s["path"]) for s in data.get("sources", []))
+            digest = f"{data.get('tokens_fingerprint', '')[:16]}-{split}"
+            profile = str(data.get(split, {}))
+            name = Path(source.split(", ")[0]).name or "data"
+            entity = Dataset(name, digest, "local", source[:MAX_SOURCE], None, profile)
+            inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", split)]))
+        self.client.log_inputs(self.run_id, inputs)
+        self.client.log_artifact(self.run_id, str(self.folder / "config.yaml"))
+
+    def send(self) -> bool:
+        """Send the metrics that are new; whether there were any."""
+        from mlflow.entities import Metric
+
+        batch: list[Any] = []
+        end = self.offset
+        for end, line in read_lines(self.folder / METRICS, self.offset):
+            with suppress(KeyError, ValueError, TypeError, AttributeError):
+                when, step = milliseconds(str(line["time"])), int(line["step"])
+                for key, value in line["metrics"].items():
+                    if step not in self.stored.setdefault(key, set()):
+                        batch.append(Metric(key, float(value), when, step))
+                        self.stored[key].add(step)
+            if len(batch) >= MAX_METRICS:
+                break
+        batch.extend(self._system())
+        try:
+            for start in range(0, len(batch), MAX_METRICS):
+                self.client.log_batch(self.run_id, metrics=batch[start : start + MAX_METRICS])
+        except Exception:
+            for metric in batch:  # not sent after all: the next round tries again
+                self.stored[metric.key].discard(metric.step)
+            raise
+        moved = end > self.offset
+        self.offset = end
+        return moved
+
+    def _system(self) -> list[Any]:
+        from mlflow.entities import Metric
+
+        found: list[Any] = []
+        with suppress(OSError), open(self.folder / "system.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+            for number, row in enumerate(rows[self.system_rows :], self.system_rows):
+                with suppress(ValueError, TypeError):
+                    when = milliseconds(row["timestamp"])
+                    for column, key in SYSTEM_NAMES.items():
+                        if number not in self.stored.setdefault(key, set()):
+                            found.append(Metric(key, float(row[column]), when, number))
+                            self.stored[key].add(number)
+            self.system_rows = len(rows)
+        return found
+
+    def close(self, status: str) -> None:
+        """What can be said only at the end: samples, plot, tables, status."""
+        for name in ("eval.csv", "run.json", "metrics.jsonl"):
+            if (self.folder / name).exists():
+                self.client.log_artifact(self.run_id, str(self.folder / name))
+        rows = [(line["step"], text) for _, line in read_lines(self.folder / SAMPLES) for text in line["samples"]]
+        if rows:
+            table = {"step": [r[0] for r in rows], "sample": [r[1] for r in rows]}
+            path = f"samples-{read_run(self.folder).get('steps', 0)}.json"  # log_table appends: one file an end
+            self.client.log_table(self.run_id, table, path)
+        self._plot()
+        self.client.set_terminated(self.run_id, status)
+
+    def _plot(self) -> None:
+        metrics = read_metrics(self.folder)
+        if "train/loss" not in metrics:
+            return
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        axes = figure.subplots()
+        for key, label in (("train/loss", "train"), ("val/loss", "validation")):
+            points = sorted(metrics.get(key, {}).items())
+            axes.plot([p[0] for p in points], [p[1] for p in points], label=label, linewidth=1)
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss, nats a token")
+        axes.legend()
+        self.client.log_figure(self.run_id, figure, "loss.png")
+
+    def run(self) -> int:
+        """Feed until the run has ended and everything is sent; 1 where the store could not be reached."""
+        while not read_run(self.folder).get("ready") and self.status() == RUNNING:
+            time.sleep(0.1)
+        if not read_run(self.folder).get("ready"):
+            return 0  # it ended before there was anything to say
+        failing_since = 0.0
+        while True:
+            status = self.status()
+            try:
+                if not self.run_id:
+                    self.open()
+                moved = self.send()
+                failing_since = 0.0
+                if status != RUNNING and not moved:
+                    self.close(status)
+                    return 0
+                if not moved:
+                    time.sleep(POLL_SECONDS if status == RUNNING else 0.0)
+            except Exception:
+                traceback.print_exc()
+                failing_since = failing_since or time.monotonic()
+                if status != RUNNING and time.monotonic() - failing_since > RETRY_SECONDS:
+                    return 1
+                time.sleep(min(5.0, POLL_SECONDS))
+
+
+MAX_SOURCE = 60_000
+
+
+def main() -> int:
+    """Entry point."""
+    quiet_libraries()
+    folder = Path(sys.argv[1])
+    try:
+        with files.waiting_lock(folder / ".mlflow.lock"):  # a feeder of the run before a resume may still be at work
+            return RunFeeder(folder).run()
+    except ModelError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

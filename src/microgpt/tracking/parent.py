@@ -1,0 +1,25 @@
+"""`python -m microgpt.tracking.parent`: the parent run of a sweep or pipeline, made and ended in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+
+from microgpt.runtime import quiet_libraries
+from microgpt.tracking.store import experiment_id, open_client, settings
+
+
+def main(words: list[str]) -> None:
+    """`start NAME KIND` prints the new run's id; `end ID STATUS` ends it."""
+    quiet_libraries()
+    given = settings()
+    client = open_client(given["uri"])
+    if words[0] == "start":
+        tags = {"microgpt.kind": words[2]}
+        run = client.create_run(experiment_id(client, given["uri"], given["experiment"]), run_name=words[1], tags=tags)
+        print(run.info.run_id)
+    else:
+        client.set_terminated(words[1], words[2])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

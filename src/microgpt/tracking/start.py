@@ -1,0 +1,89 @@
+"""Starting what feeds MLflow, without importing MLflow: training never waits for it nor shares its interpreter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from microgpt.config.schema import TrackingConfig
+
+PARENT = "MICROGPT_PARENT_RUN"
+LOG = "mlflow.log"
+EXIT_SECONDS = 10.0
+
+
+def tracking_uri(tracking: TrackingConfig) -> str:
+    """Where MLflow's store is: as configured, as MLFLOW_TRACKING_URI says, or the sqlite file in ./mlruns."""
+    return tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
+
+
+class Feeder:
+    """A helper process that tails a run folder into MLflow.
+
+    Args:
+        process: the helper.
+        folder: the run's.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self._process, self._folder = process, folder
+
+    def finish(self) -> None:
+        """Give it time to send the rest; what does not go through in time is sent on without us."""
+        try:
+            code = self._process.wait(EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            print("note: MLflow is slow; the rest of the metrics is being sent in the background", file=sys.stderr)
+            return
+        if code:
+            again = f"python -m microgpt.tracking.feeder {self._folder}"
+            print(f"note: MLflow was not reached (see {self._folder / LOG}); send again: {again}", file=sys.stderr)
+
+
+def _environment(tracking: TrackingConfig) -> dict[str, str]:
+    settings = {"uri": tracking_uri(tracking), "experiment": tracking.experiment}
+    return {**os.environ, "MICROGPT_TRACKING": json.dumps(settings), "OMP_NUM_THREADS": "1"}
+
+
+def start_feeder(folder: Path, tracking: TrackingConfig) -> Feeder:
+    """Start the helper of a run."""
+    with open(folder / LOG, "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "microgpt.tracking.feeder", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=_environment(tracking),
+            start_new_session=True,  # a Ctrl-C for the training is not for it
+        )
+    return Feeder(process, folder)
+
+
+def start_parent(name: str, kind: str, tracking: TrackingConfig) -> str:
+    """Make the parent run of a sweep or pipeline and return its id, or nothing where MLflow is not to be had."""
+    return _parent(tracking, "start", name, kind)
+
+
+def end_parent(run_id: str, status: str, tracking: TrackingConfig) -> None:
+    """Give a parent run its final status."""
+    _parent(tracking, "end", run_id, status)
+
+
+def _parent(tracking: TrackingConfig, *words: str) -> str:
+    done: Any = subprocess.run(
+        [sys.executable, "-m", "microgpt.tracking.parent", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=_environment(tracking),
+        timeout=120,
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:200]
+        print(f"note: MLflow has no parent run ({reason})", file=sys.stderr)
+        return ""
+    return done.stdout.strip()

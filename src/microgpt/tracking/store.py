@@ -1,0 +1,101 @@
+"""MLflow's store: made once under a lock, from a template where there is one, and written to in batches."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from microgpt import files
+
+SQLITE = "sqlite:///"
+MAX_PARAM, MAX_PARAMS, MAX_METRICS = 6000, 100, 1000
+
+
+def settings() -> dict[str, str]:
+    """URI and experiment as `tracking.start` passed them to this process."""
+    given: dict[str, str] = json.loads(os.environ.get("MICROGPT_TRACKING", "{}"))
+    uri = given.get("uri") or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
+    return {"uri": uri, "experiment": given.get("experiment", "microgpt")}
+
+
+def ensure_schema(uri: str) -> None:
+    """Make a sqlite store where there is none. Eight first runs at once make it once.
+
+    Making the schema takes MLflow seconds; a copy of an earlier one of the same version takes none.
+    """
+    if not uri.startswith(SQLITE):
+        return
+    path = Path(uri.removeprefix(SQLITE))
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.waiting_lock(path.parent / ".mlflow.lock"):
+        if path.exists():
+            return
+        from mlflow.version import VERSION
+
+        template = files.cache_folder() / f"mlflow-{VERSION}.db"
+        fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        if not template.exists():
+            print("making the MLflow store; once for this version of MLflow", file=sys.stderr, flush=True)
+            _make_schema(fresh)
+            template.parent.mkdir(parents=True, exist_ok=True)
+            copy = template.with_name(f".{template.name}.{os.getpid()}.tmp")
+            shutil.copyfile(fresh, copy)
+            os.replace(copy, template)
+        else:
+            shutil.copyfile(template, fresh)
+        with closing(sqlite3.connect(fresh)) as database:
+            artifacts = (path.parent / "artifacts").resolve().as_uri()
+            database.execute("UPDATE experiments SET artifact_location = ?", (f"{artifacts}/0",))
+            database.commit()
+            database.execute("PRAGMA journal_mode=WAL")  # readers and a writer at once; stays with the file
+        os.replace(fresh, path)
+
+
+def _make_schema(path: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(f"{SQLITE}{path}", str(path.parent))
+    store.engine.dispose()
+
+
+def open_client(uri: str) -> Any:
+    """An MLflow client on a store that is there."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    ensure_schema(uri)
+    mlflow.set_tracking_uri(uri)
+    return MlflowClient(uri)
+
+
+def experiment_id(client: Any, uri: str, name: str) -> str:
+    """The id of an experiment, which is made where it is missing."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = None
+    if uri.startswith(SQLITE):
+        location = (Path(uri.removeprefix(SQLITE)).parent / "artifacts" / name).resolve().as_uri()
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException:  # another process was faster
+        return str(client.get_experiment_by_name(name).experiment_id)
+
+
+def log_params(client: Any, run_id: str, values: dict[str, Any]) -> None:
+    """Log parameters whole, as far as MLflow takes them (6,000 characters), in groups of 100."""
+    from mlflow.entities import Param
+
+    params = [Param(key, str(value)[:MAX_PARAM]) for key, value in values.items()]
+    for start in range(0, len(params), MAX_PARAMS):
+        client.log_batch(run_id, params=params[start : start + MAX_PARAMS])

@@ -1,0 +1,231 @@
+"""A run put together: model, data, optimizer, callbacks and Lightning's Trainer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from microgpt import files
+from microgpt.config.schema import TrainConfig
+from microgpt.data.batches import Batch, Batches
+from microgpt.data.shards import Shards
+from microgpt.errors import OutOfMemoryError
+from microgpt.model.gpt import GPT
+from microgpt.runs.folder import RunFolder
+from microgpt.runtime import StopSignals, quiet_libraries
+from microgpt.tokenizer.base import Tokenizer
+from microgpt.training.checkpoint_io import FolderCheckpointIO
+from microgpt.training.metrics import Metrics, measured_peak_flops
+from microgpt.training.module import GPTModule, Span, Spans
+from microgpt.training.progress import ProgressBar
+from microgpt.training.samples import Samples
+from microgpt.training.saving import Saving
+from microgpt.training.schedule import Schedule
+
+EVAL_TOKENS = 16384
+CPU_FLOPS = 5e10  # what two cores sustain in training; only for the estimate that decides on compiling
+COMPILE_PAYS_AFTER_S = 120.0
+
+
+class _Steps(IterableDataset[Span]):
+    """Spans as Lightning wants them; no epoch of it is ever the whole data."""
+
+    def __init__(self, spans: Spans) -> None:
+        self.spans = spans
+
+    def __iter__(self) -> Any:
+        return iter(self.spans)
+
+
+class FixedBatches(Dataset[Batch]):
+    """The validation set in large batches, or the rows spread evenly over it that a run can afford.
+
+    Args:
+        batches: of the validation set, in its own order.
+        rows: how many rows; 0 is all.
+    """
+
+    def __init__(self, batches: Batches, rows: int) -> None:
+        self.batches = batches
+        every = batches.rows.per_epoch
+        group = max(1, batches.batch_size)
+        self._groups = -(-every // group)
+        self._taken = self._groups if not rows else max(1, min(self._groups, rows // group))
+
+    def __len__(self) -> int:
+        return self._taken
+
+    def __getitem__(self, index: int) -> Batch:
+        if index >= self._taken:
+            raise IndexError(index)
+        return self.batches.fixed(index * self._groups // self._taken)
+
+
+def _first(items: list[Any]) -> Any:
+    return items[0]
+
+
+@dataclass
+class Fitted:
+    """What training leaves.
+
+    Attributes:
+        module: the trained module.
+        seconds: spent in `fit`.
+        stopped_early: whether early stopping ended it.
+    """
+
+    module: GPTModule
+    seconds: float
+    stopped_early: bool
+
+
+def estimated_seconds(flops_per_token: int, config: TrainConfig, steps: int, device: str) -> float:
+    """A first guess at how long training takes, from operations alone."""
+    tokens = steps * (config.data.batch_size or 1) * config.trainer.accumulate * config.model.block_size
+    rate = CPU_FLOPS if device == "cpu" else 2e13
+    return tokens * flops_per_token / rate + steps * 0.002
+
+
+def compiled_loss(model: GPT, config: TrainConfig, seconds: float, device: str) -> Callable[..., Tensor] | None:
+    """The model's loss, compiled where that is asked for or pays; None means eager.
+
+    A compiled CPU kernel needs a C++ compiler; the cache makes every later start of the same shape quick.
+    """
+    wanted = config.device.compile
+    if wanted == "off" or device == "mps" or config.model.dropout:
+        return None
+    if wanted == "auto" and seconds < COMPILE_PAYS_AFTER_S:
+        return None
+    if device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
+        return None
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
+    return torch.compile(model.loss, dynamic=False)
+
+
+def validation_batches(config: TrainConfig, shards: Shards) -> Batches:
+    """The fixed validation set in batches of about 16 thousand tokens."""
+    rows = max(1, EVAL_TOKENS // config.model.block_size)
+    return Batches(shards.val, config.model.block_size, rows, None, config.data.packing)
+
+
+def fit(
+    config: TrainConfig,
+    folder: RunFolder,
+    model: GPT,
+    shards: Shards,
+    tokenizer: Tokenizer,
+    schedule: Schedule,
+    device: str,
+    precision: str,
+    signals: StopSignals,
+    meta: dict[str, Any],
+    checkpoint: Path | None = None,
+) -> Fitted:
+    """Train.
+
+    Args:
+        config: every auto resolved.
+        folder: the run's, locked by the caller.
+        model: with its initial weights.
+        shards: the data.
+        tokenizer: of the data.
+        schedule: learning rate by step.
+        device, precision: chosen by `runtime`.
+        signals: installed by the caller.
+        meta: facts for the checkpoints' JSON files.
+        checkpoint: one to go on from.
+
+    Raises:
+        Stopped: a signal ended it; everything is saved.
+        DivergedError: too many updates were not finite.
+        OutOfMemoryError: the device is too small.
+    """
+    block, rows = config.model.block_size, config.data.batch_size or 1
+    batches = Batches(shards.train, block, rows, config.seed, config.data.packing)
+    sizes = tokenizer.token_bytes()
+    seconds = estimated_seconds(model.flops_per_token(), config, schedule.end, device)
+    module = GPTModule(
+        model,
+        config,
+        batches,
+        schedule,
+        None if sizes is None else torch.from_numpy(sizes),
+        precision,
+        compiled_loss(model, config, seconds, device),
+        lambda: bool(signals.requested),
+    )
+    trainer_config = config.trainer
+    metrics = Metrics(
+        folder,
+        trainer_config.log_interval,
+        config.tracking.system_interval,
+        model.flops_per_token(),
+        measured_peak_flops(device),
+    )
+    callbacks: list[pl.Callback] = [metrics]
+    if trainer_config.patience:
+        stopping = EarlyStopping(
+            "val/loss",
+            min_delta=trainer_config.min_delta,
+            patience=trainer_config.patience,
+            check_finite=False,
+        )
+        callbacks.append(stopping)
+    samples = Samples(folder, tokenizer, config.sampling, trainer_config.sample_interval)
+    saving = Saving(folder, trainer_config.checkpoint_interval or 0, trainer_config.keep_checkpoints, signals)
+    callbacks += [samples, ProgressBar(metrics, config.tracking.progress), saving]
+    quiet_libraries()  # again: Lightning has made its loggers louder while it was imported
+    accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device]
+    trainer = pl.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        max_epochs=-1,
+        check_val_every_n_epoch=1,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        plugins=[FolderCheckpointIO(model, tokenizer, meta)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        deterministic=trainer_config.deterministic,
+        default_root_dir=str(folder.path),
+    )
+    val = FixedBatches(validation_batches(config, shards), (trainer_config.eval_batches or 0) * rows)
+    started = time.monotonic()
+    try:
+        trainer.fit(
+            module,
+            DataLoader(_Steps(Spans(module)), batch_size=None),
+            DataLoader(val, batch_size=1, collate_fn=_first, shuffle=False),
+            ckpt_path=None if checkpoint is None else str(checkpoint),
+            weights_only=False,
+        )
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise out_of_memory(config, error) from error
+    except RuntimeError as error:
+        if "allocate memory" in str(error):
+            raise out_of_memory(config, error) from error
+        raise
+    return Fitted(module, time.monotonic() - started, module.steps_done < module.schedule.end)
+
+
+def out_of_memory(config: TrainConfig, error: BaseException) -> OutOfMemoryError:
+    """What to tell a user whose device is too small."""
+    return OutOfMemoryError(
+        f"out of memory: {str(error).splitlines()[0][:120]}",
+        f"lower data.batch_size={config.data.batch_size} (raise trainer.accumulate by as much), "
+        f"model.block_size={config.model.block_size} or model.n_embd={config.model.n_embd}",
+    )

@@ -1,0 +1,343 @@
+"""The LightningModule: one optimizer step, one validation batch, and the state that makes both resumable.
+
+Optimization is manual: clipping, accumulation and skipping are ours, and one `training_step` runs a span of
+optimizer steps, because Lightning's own work a call (about a millisecond) outweighs a tiny model's arithmetic.
+A step is always an optimizer step; spans end where a validation, a checkpoint or the run ends, so nobody sees them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from microgpt.config.schema import TrainConfig
+from microgpt.data.batches import Batch, Batches, document_ids
+from microgpt.errors import DivergedError
+from microgpt.model.gpt import GPT
+from microgpt.training.optimizer import MuonAdamW, make_optimizer
+from microgpt.training.schedule import Schedule, from_json
+
+UPDATE_RATIO_EVERY = 25
+
+
+@dataclass(frozen=True)
+class Span:
+    """Optimizer steps start..stop-1, run in one `training_step`."""
+
+    start: int
+    stop: int
+
+
+@dataclass
+class StepRecord:
+    """What one step left for the log; tensors are read later, together."""
+
+    step: int
+    loss: Tensor
+    grad_norm: Tensor
+    lr: float
+    tokens: int
+    update_ratio: Tensor | None = None
+
+
+@dataclass
+class Clock:
+    """Seconds spent since the last look, by what for."""
+
+    data: float = 0.0
+    steps: float = 0.0
+    count: int = 0
+    tokens: int = 0
+
+
+@dataclass
+class BestLoss:
+    """The lowest validation loss so far."""
+
+    loss: float = float("inf")
+    bpb: float = float("inf")
+    step: int = 0
+
+
+class Spans:
+    """The training "data set": spans of steps up to the next validation. Lightning's epoch is one such stretch."""
+
+    def __init__(self, module: GPTModule) -> None:
+        self.module = module
+
+    def __iter__(self) -> Iterator[Span]:
+        module, trainer = self.module, self.module.config.trainer
+        interval, saving = trainer.eval_interval or 1, trainer.checkpoint_interval or 0
+        step = module.steps_done
+        end = min(module.schedule.end, (step // interval + 1) * interval)
+        while step < end:
+            stop = min(end, step + (trainer.steps_per_call or 1))
+            if saving:
+                stop = min(stop, (step // saving + 1) * saving)
+            yield Span(step, stop)
+            step = stop
+
+
+class GPTModule(pl.LightningModule):
+    """A GPT in training.
+
+    Args:
+        model: the network.
+        config: the run's config with every auto resolved.
+        batches: where training batches come from.
+        schedule: learning rate by step.
+        token_bytes: bytes of text a token id stands for, int32 [vocab_size], or None where unknown.
+        precision: `f32`, `bf16` or `f16`.
+        loss: computes the summed loss of a batch; the model's own, or a compiled one.
+        should_stop: asked between steps; a true answer ends the span early.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        config: TrainConfig,
+        batches: Batches,
+        schedule: Schedule,
+        token_bytes: Tensor | None,
+        precision: str = "f32",
+        loss: Callable[..., Tensor] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model, self.config, self.batches, self.schedule = model, config, batches, schedule
+        self.token_bytes, self.precision, self.should_stop = token_bytes, precision, should_stop
+        self.loss_of: Callable[..., Tensor] = loss or model.loss
+        self.steps_done = 0
+        self.tokens_done = 0
+        self.bad_steps = 0
+        self.validated_at = -1
+        self.best = BestLoss()
+        self.elapsed = 0.0
+        self.val: dict[str, float] = {}
+        self.records: list[StepRecord] = []
+        self.clock = Clock()
+        self.average: list[Tensor] | None = None
+        self._weights: list[Tensor] | None = None
+        self._restored_rng: dict[str, Tensor] = {}
+        self._sums: Tensor | None = None
+        self._scaler = torch.amp.GradScaler(enabled=precision == "f16")
+        if config.optimizer.ema_decay:
+            self.average = [p.detach().clone() for p in model.parameters()]
+
+    def configure_optimizers(self) -> MuonAdamW:
+        return make_optimizer(self.model, self.config.optimizer)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # `on_device` moves what a step needs; Lightning would walk through every field
+
+    def autocast(self) -> Any:
+        """The number format of the forward pass."""
+        if self.precision == "f32":
+            return nullcontext()
+        kind = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        return torch.autocast(self.device.type, dtype=kind)
+
+    def on_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """inputs, targets, positions and segments of a batch as tensors on the module's device."""
+        arrays = (batch.inputs, batch.targets, batch.positions)
+        inputs, targets, positions = (torch.from_numpy(a).to(self.device, non_blocking=True) for a in arrays)
+        segments = None if batch.segments is None else torch.from_numpy(batch.segments).to(self.device)
+        return inputs, targets, positions, segments
+
+    # ---- training
+
+    def on_train_start(self) -> None:
+        # Lightning counts optimizer steps by wrapping step(); we step inside spans and set its counter ourselves.
+        self._count_steps(self.steps_done)
+        if "torch" in self._restored_rng:
+            torch.set_rng_state(self._restored_rng["torch"])
+        if "cuda" in self._restored_rng and self.device.type == "cuda":
+            torch.cuda.set_rng_state(self._restored_rng["cuda"])
+        interval = self.config.trainer.eval_interval or 1
+        if self.steps_done and self.steps_done % interval == 0 and self.validated_at != self.steps_done:
+            # the run was stopped between a step and the validation that belongs to it: run that first
+            self.trainer.validating = True
+            self.trainer.fit_loop.epoch_loop.val_loop.run()
+            self.trainer.training = True
+
+    def _count_steps(self, steps: int) -> None:
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.total.ready = progress.total.completed = steps
+
+    def training_step(self, batch: Span) -> None:
+        started = time.perf_counter()
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        for step in range(batch.start, batch.stop):
+            self._step(step, optimizer)
+            if self.should_stop():
+                break
+        self._count_steps(self.steps_done)
+        spent = time.perf_counter() - started
+        self.clock.steps += spent
+        self.elapsed += spent
+
+    def _micro_batches(self, step: int) -> list[Batch]:
+        started = time.perf_counter()
+        accumulate = self.config.trainer.accumulate
+        found = [
+            self.batches.micro_batch(step, micro, accumulate, self.global_rank, self.trainer.world_size)
+            for micro in range(accumulate)
+        ]
+        self.clock.data += time.perf_counter() - started
+        return found
+
+    def _step(self, step: int, optimizer: MuonAdamW) -> None:
+        micro_batches = self._micro_batches(step)
+        tokens = sum(b.target_count for b in micro_batches)
+        total = torch.zeros((), device=self.device)
+        for batch in micro_batches:
+            inputs, targets, positions, segments = self.on_device(batch)
+            with self.autocast():
+                loss = self.loss_of(inputs, targets, positions, segments) / max(1, tokens)
+            self._scaler.scale(loss).backward()
+            total += loss.detach()
+        if self._scaler.is_enabled():
+            self._scaler.unscale_(optimizer)
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        if bool(torch.isfinite(total + norm)):
+            ratio = self._update(step, optimizer, grads, norm)
+            self.records.append(StepRecord(step + 1, total, norm, self.lr(step), tokens, ratio))
+        elif self._scaler.is_enabled() and bool(torch.isfinite(total)):
+            self._scaler.step(optimizer)  # f16 overflow: it skips the update and lowers the scale
+            self._scaler.update()
+        else:
+            self._skip_bad(step, total, norm, micro_batches)
+        optimizer.zero_grad(set_to_none=True)
+        self.steps_done = step + 1
+        self.tokens_done += tokens
+        self.clock.count += 1
+        self.clock.tokens += tokens
+
+    def _update(self, step: int, optimizer: MuonAdamW, grads: list[Tensor], norm: Tensor) -> Tensor | None:
+        """Clip, step, average; returns the size of the update over that of the weights, now and then."""
+        limit = self.config.optimizer.grad_clip
+        if limit:
+            torch._foreach_mul_(grads, (limit / (norm + 1e-6)).clamp(max=1.0))
+        factor = self.schedule.factor(step)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        looked_at = step % UPDATE_RATIO_EVERY == 0
+        weights = [p.detach() for p in self.model.parameters()]
+        before = [w.clone() for w in weights] if looked_at else []
+        if self._scaler.is_enabled():
+            self._scaler.step(optimizer)
+            self._scaler.update()
+        else:
+            optimizer.step()
+        if self.average is not None:
+            torch._foreach_lerp_(self.average, weights, 1 - self.config.optimizer.ema_decay)
+        if not looked_at:
+            return None
+        moved = torch.stack(torch._foreach_norm(torch._foreach_sub(before, weights)))
+        sizes = torch.stack(torch._foreach_norm(weights))
+        return torch.linalg.vector_norm(moved) / torch.linalg.vector_norm(sizes)
+
+    def _skip_bad(self, step: int, loss: Tensor, norm: Tensor, micro_batches: list[Batch]) -> None:
+        self.bad_steps += 1
+        documents = sorted({d for b in micro_batches for d in document_ids(self.batches.tokens, b)})
+        shown = ", ".join(map(str, documents[:10])) + (", ..." if len(documents) > 10 else "")
+        what = f"step {step + 1}: loss {loss.item():g}, gradient norm {norm.item():g}; documents {shown}"
+        self.print(f"note: update skipped at {what}")
+        if self.bad_steps > self.config.trainer.max_bad_steps:
+            raise DivergedError(
+                f"training diverged: {self.bad_steps} updates were not finite, the last at {what}",
+                "lower optimizer.learning_rate, and go on from the last good checkpoint with resume=latest",
+            )
+
+    def lr(self, step: int) -> float:
+        """The learning rate of a step (AdamW's; Muon's follows the same shape)."""
+        return (self.config.optimizer.learning_rate or 0.0) * self.schedule.factor(step)
+
+    # ---- validation
+
+    def use_average(self) -> None:
+        """Put the averaged weights in place of the trained ones, until `use_weights`."""
+        if self.average is not None and self._weights is None:
+            self._weights = [p.detach().clone() for p in self.model.parameters()]
+            for p, averaged in zip(self.model.parameters(), self.average):
+                p.data.copy_(averaged)
+
+    def use_weights(self) -> None:
+        """Put the trained weights back."""
+        if self._weights is not None:
+            for p, weight in zip(self.model.parameters(), self._weights):
+                p.data.copy_(weight)
+            self._weights = None
+
+    def on_validation_epoch_start(self) -> None:
+        self.use_average()
+        self._sums = torch.zeros(3, dtype=torch.float64)  # nats, targets, bytes
+
+    def validation_step(self, batch: Batch) -> None:
+        inputs, targets, positions, segments = self.on_device(batch)
+        with self.autocast():
+            nats = self.model.loss(inputs, targets, positions, segments)
+        counted = targets[targets >= 0]
+        size = 0 if self.token_bytes is None else int(self.token_bytes[counted.cpu()].sum())
+        assert self._sums is not None
+        self._sums += torch.tensor([float(nats), counted.numel(), size], dtype=torch.float64)
+
+    def on_validation_epoch_end(self) -> None:
+        assert self._sums is not None
+        nats, targets, size = self._sums.tolist()
+        loss = nats / max(1.0, targets)
+        self.validated_at = self.steps_done
+        self.val = {"val/loss": loss, "val/ppl": float(torch.tensor(loss).exp())}
+        if size:
+            self.val["val/bpb"] = nats / size / 0.6931471805599453
+        if loss < self.best.loss:
+            self.best = BestLoss(loss, self.val.get("val/bpb", float("inf")), self.steps_done)
+        self.log("val/loss", torch.tensor(loss, dtype=torch.float64), logger=False)
+
+    def on_validation_end(self) -> None:
+        self.use_weights()
+
+    # ---- state
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        rng = {"torch": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state()
+        checkpoint["rng"] = rng
+        if self.average is not None:
+            names = [n for n, _ in self.model.named_parameters()]
+            checkpoint["average"] = dict(zip(names, self.average))
+        checkpoint["progress"] = {
+            "step": self.steps_done,
+            "tokens": self.tokens_done,
+            "bad_steps": self.bad_steps,
+            "validated_at": self.validated_at,
+            "best": {"loss": self.best.loss, "bpb": self.best.bpb, "step": self.best.step},
+            "elapsed_s": self.elapsed,
+            "schedule": self.schedule.to_json(),
+            "val": self.val,
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["progress"]
+        self.steps_done, self.tokens_done = int(state["step"]), int(state["tokens"])
+        self.bad_steps, self.validated_at = int(state["bad_steps"]), int(state["validated_at"])
+        self.best, self.elapsed = BestLoss(**state["best"]), float(state["elapsed_s"])
+        self.val = dict(state["val"])
+        if self.schedule.segments[0] == from_json(state["schedule"]).segments[0] and len(self.schedule.segments) == 1:
+            self.schedule = from_json(state["schedule"])
+        if self._scaler.is_enabled():
+            self._scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average = [t.to(self.device) for t in checkpoint["average"].values()]
+        self._restored_rng = checkpoint["rng"]

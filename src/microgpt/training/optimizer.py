@@ -1,0 +1,139 @@
+"""One optimizer object: Muon for the matrices of the layers, AdamW for everything else.
+
+AdamW: Loshchilov and Hutter 2017, arXiv:1711.05101. Muon: Jordan et al. 2024, kellerjordan.github.io/posts/muon:
+the momentum of a matrix is replaced by the nearest orthogonal one, found by five Newton-Schulz steps.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from microgpt.config.schema import OptimizerConfig
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 5
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Matrices [count, rows, columns] with all singular values brought near 1.
+
+    In float32 on the CPU, which has no fast bfloat16, and bfloat16 on a GPU.
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    flipped = x.shape[1] > x.shape[2]
+    if flipped:
+        x = x.mT
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if flipped else x).to(matrices.dtype)
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Two kinds of parameter groups, told apart by their `kind`.
+
+    `muon` groups have `lr`, `momentum` and `weight_decay`; `adamw` groups `lr`, `betas`, `eps`, `weight_decay`.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__(groups, {})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Apply the gradients; parameters without one stay."""
+        for group in self.param_groups:
+            if group["kind"] == "muon":
+                self._muon(group)
+            else:
+                self._adamw(group)
+
+    def _adamw(self, group: dict[str, Any]) -> None:
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
+        for p in params:
+            if not self.state[p]:
+                self.state[p] = {
+                    "step": torch.zeros((), dtype=torch.float32, device=p.device),
+                    "exp_avg": torch.zeros_like(p),
+                    "exp_avg_sq": torch.zeros_like(p),
+                }
+        beta1, beta2 = group["betas"]
+        adamw(
+            params,
+            [p.grad for p in params],
+            [self.state[p]["exp_avg"] for p in params],
+            [self.state[p]["exp_avg_sq"] for p in params],
+            [],
+            [self.state[p]["step"] for p in params],
+            fused=params[0].dtype != torch.float64 and params[0].device.type in ("cpu", "cuda"),
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    def _muon(self, group: dict[str, Any]) -> None:
+        by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+        for p in group["params"]:
+            if p.grad is not None:
+                by_shape[tuple(p.shape)].append(p)
+        momentum, lr = group["momentum"], group["lr"]
+        for (rows, columns), params in by_shape.items():
+            buffers: list[Tensor] = []
+            for p in params:
+                if "momentum" not in self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+                buffers.append(self.state[p]["momentum"])
+            grads: list[Any] = [p.grad for p in params]
+            torch._foreach_lerp_(buffers, grads, 1 - momentum)
+            ahead = torch._foreach_lerp(grads, buffers, momentum)  # Nesterov's look ahead
+            # one batch of matrices a shape: Newton-Schulz is then a few large products
+            updates = orthogonalised(torch.stack(list(ahead)))
+            scale = max(1.0, rows / columns) ** 0.5
+            if group["weight_decay"]:
+                torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+            torch._foreach_add_(params, list(updates.unbind()), alpha=-lr * scale)
+
+
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> MuonAdamW:
+    """The optimizer of a model; each group remembers its peak learning rate as `peak`.
+
+    Raises:
+        ValueError: the learning rate is still auto.
+    """
+    if config.learning_rate is None:
+        raise ValueError("optimizer.learning_rate is auto: resolve the config first")
+    matrices: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if config.name == "muon" and parameter.dim() == 2 and name.startswith("layer"):
+            matrices.append(parameter)
+        else:
+            (decayed if parameter.dim() == 2 else vectors).append(parameter)
+    shared = {"kind": "adamw", "betas": (config.beta1, config.beta2), "eps": config.eps}
+    rate = config.learning_rate
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "lr": rate, "peak": rate, "weight_decay": config.weight_decay, **shared},
+        {"params": vectors, "lr": rate, "peak": rate, "weight_decay": 0.0, **shared},
+        {
+            "params": matrices,
+            "kind": "muon",
+            "lr": config.muon_learning_rate,
+            "peak": config.muon_learning_rate,
+            "momentum": config.muon_momentum,
+            "weight_decay": config.weight_decay,
+        },
+    ]
+    return MuonAdamW([g for g in groups if g["params"]])

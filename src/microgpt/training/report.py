@@ -1,0 +1,105 @@
+"""The tables at the start and the end of a run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from microgpt.config.schema import TrainConfig
+from microgpt.data.shards import Shards
+from microgpt.errors import printable
+from microgpt.model.gpt import GPT
+from microgpt.tokenizer.base import Tokenizer
+from microgpt.training.fit import Fitted
+
+CONSOLE = Console(stderr=True)
+
+
+def human_seconds(seconds: float) -> str:
+    """`95` as `1 min 35 s`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _table(title: str, rows: list[tuple[str, str]]) -> None:
+    table = Table(title=title, show_header=False, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in rows:
+        table.add_row(name, escape(text))
+    CONSOLE.print(table)
+
+
+def start_table(
+    config: TrainConfig,
+    folder: Path,
+    shards: Shards,
+    tokenizer: Tokenizer,
+    model: GPT,
+    device: str,
+    precision: str,
+    seconds: float,
+    note: str,
+) -> None:
+    """Say what will be trained, on what, and how long it may take."""
+    m, t, train, val = config.model, config.trainer, shards.meta["train"], shards.meta["val"]
+    tokens = (config.data.batch_size or 1) * t.accumulate * m.block_size
+    steps = t.max_steps + t.additional_steps
+    rows = [
+        (
+            "data",
+            f"{train['documents']:,} documents, {train['positions']:,} tokens to train on; "
+            f"{val['documents']:,} and {val['positions']:,} to validate on",
+        ),
+        ("tokenizer", f"{tokenizer.kind}, {tokenizer.vocab_size:,} tokens"),
+        (
+            "model",
+            f"{m.n_layer} layers x {m.n_embd} wide x {m.n_head} heads, context {m.block_size}; "
+            f"{model.parameter_count():,} parameters, {model.flops_per_token():,} FLOPs a token",
+        ),
+        (
+            "training",
+            f"{steps:,} steps of {tokens:,} tokens ({steps * tokens / max(1, train['positions']):.1f} epochs), "
+            f"{config.optimizer.name}; on {device} in {precision}, {config.device.threads} threads",
+        ),
+        ("estimate", f"about {human_seconds(seconds)}"),
+        ("loss", f"a random guess has ln({tokenizer.vocab_size:,}) = {math.log(tokenizer.vocab_size):.2f}"),
+        ("run folder", str(folder)),
+    ]
+    if note:
+        rows.insert(0, ("resume", note))
+    _table("", rows)
+
+
+def end_table(folder: Path, fitted: Fitted, vocab_size: int, samples: list[str], tracking: str) -> None:
+    """Say how it went, show samples, and name the next commands."""
+    module = fitted.module
+    best = module.best
+    bits = f", {best.bpb:.3f} bits a byte" if math.isfinite(best.bpb) else ""
+    speed = module.tokens_done / module.elapsed if module.elapsed else 0.0
+    CONSOLE.print("\n[bold]samples[/bold]")
+    for text in samples:
+        CONSOLE.print("  " + escape(printable(text)) if text else "  [dim](empty)[/dim]", highlight=False)
+    CONSOLE.print()
+    early = " (stopped early: the validation loss no longer fell)" if fitted.stopped_early else ""
+    _table(
+        "",
+        [
+            ("validation loss", f"{best.loss:.4f} nats a token at step {best.step:,}{bits}, perplexity "
+             f"{math.exp(min(best.loss, 700)):.2f}; a random guess has {math.log(vocab_size):.4f}"),
+            ("trained", f"{module.steps_done:,} steps{early}, {module.tokens_done:,} tokens in "
+             f"{human_seconds(module.elapsed)} ({speed:,.0f} tokens a second)"),
+            ("run folder", str(folder)),
+            ("next", f"microgpt generate --model-dir {folder}"),
+            ("", f"python -m microgpt.evaluate run={folder}"),
+            ("", f"python -m microgpt.export run={folder}"),
+            *([("", "microgpt ui    (compare runs in MLflow)")] if tracking != "off" else []),
+        ],
+    )  # fmt: skip
