@@ -242,7 +242,7 @@ def _train(start: Start, config: TrainConfig, folder: Any, signals: Any, feeder:
 
 
 def tokenizer_at_hand(config: TrainConfig) -> Any:
-    """The tokenizer config; a trained BPE stands in for cl100k where its ranks are not at hand and that is allowed."""
+    """The tokenizer config; a trained BPE stands in for cl100k where its ranks are not at hand, if allowed."""
     from microgpt.errors import DataError, UsageError
 
     chosen = config.tokenizer

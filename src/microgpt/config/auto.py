@@ -10,6 +10,7 @@ from microgpt.config.schema import TrainConfig
 TOKENS_A_BATCH = 4096
 EVALUATIONS = 20
 EVAL_SHARE = 0.3  # a validation token costs a third of a training token: 0.3 of the tokens is a tenth of the time
+EVAL_FLOPS = 100_000_000_000  # a validation of fewer operations is done in a second or two, so none is spared
 CALL_FLOPS = 2e8  # a training_step of fewer operations is mostly overhead
 
 
@@ -56,7 +57,8 @@ def resolved(config: TrainConfig, facts: Facts) -> TrainConfig:
     interval = c.trainer.eval_interval or 1
     tokens_a_step = rows * c.trainer.accumulate * c.model.block_size
     if c.trainer.eval_batches is None:
-        affordable = max(8, int(EVAL_SHARE * interval * rows * c.trainer.accumulate) // rows)
+        cheap = EVAL_FLOPS * 3 // max(1, facts.flops_per_token) // c.model.block_size // rows
+        affordable = max(8, cheap, int(EVAL_SHARE * interval * c.trainer.accumulate))
         c.trainer.eval_batches = 0 if affordable * rows >= facts.val_rows else affordable
     if c.trainer.steps_per_call is None:
         step = facts.flops_per_token * tokens_a_step

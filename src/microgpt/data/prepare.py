@@ -232,7 +232,8 @@ def prepare(
     """
     sources = find_sources(data)
     size = sum(s.bytes for s in sources) or 1 << 30  # of a hub data set nobody knows: large
-    tokenizer_config.vocab_size = vocabulary(tokenizer_config.vocab_size, size)
+    if tokenizer_config.kind != "char":
+        tokenizer_config.vocab_size = vocabulary(tokenizer_config.vocab_size, size)
     print_ = fingerprint(sources, data, tokenizer_config, given)
     folder = files.cache_folder() / "tokens" / print_[:32]
     if not (folder / "meta.json").exists():

@@ -140,7 +140,8 @@ class RunFeeder:
 
         batch: list[Any] = []
         end = self.offset
-        for end, line in read_lines(self.folder / METRICS, self.offset):
+        for behind, line in read_lines(self.folder / METRICS, self.offset):
+            end = behind
             with suppress(KeyError, ValueError, TypeError, AttributeError):
                 when, step = milliseconds(str(line["time"])), int(line["step"])
                 for key, value in line["metrics"].items():

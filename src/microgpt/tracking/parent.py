@@ -1,4 +1,4 @@
-"""`python -m microgpt.tracking.parent`: the parent run of a sweep or pipeline, made and ended in a process of its own."""
+"""`python -m microgpt.tracking.parent`: the parent run of a sweep or pipeline, in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def main(words: list[str]) -> None:
     client = open_client(given["uri"])
     if words[0] == "start":
         tags = {"microgpt.kind": words[2]}
-        run = client.create_run(experiment_id(client, given["uri"], given["experiment"]), run_name=words[1], tags=tags)
+        run = client.create_run(
+            experiment_id(client, given["uri"], given["experiment"]), run_name=words[1], tags=tags
+        )
         print(run.info.run_id)
     else:
         client.set_terminated(words[1], words[2])

@@ -1,0 +1,290 @@
+"""`microgpt VERB`: thin, and quick to start. No verb imports torch, Lightning or MLflow before it must."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from microgpt import errors, runtime
+
+app = typer.Typer(
+    name="microgpt",
+    help="Train small GPTs, look into them, talk to them and export them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+runs_app = typer.Typer(help="List, show and clean runs.", no_args_is_help=False, invoke_without_command=True)
+app.add_typer(runs_app, name="runs")
+
+ModelDir = Annotated[
+    str, typer.Option("--model-dir", "-m", help="A run, a checkpoint, a model folder, latest or best.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"microgpt {version('microgpt')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Options of every verb."""
+    if debug:
+        import os
+
+        os.environ["MICROGPT_DEBUG"] = "1"
+
+
+def _opened(reference: str) -> Any:
+    """The model that a reference means, opened and checked."""
+    from microgpt.checkpoints.model import open_model
+    from microgpt.runs.find import model_path
+
+    return open_model(model_path(reference))
+
+
+@app.command()
+def generate(
+    model_dir: ModelDir = "latest",
+    prompt: Annotated[str, typer.Option(help="Text to go on from; empty starts a new document.")] = "",
+    num_samples: Annotated[int, typer.Option(min=1, max=10_000, help="How many texts.")] = 5,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=1_000_000, help="Most tokens of a text.")] = 200,
+    temperature: Annotated[float, typer.Option(min=0, max=100, help="0 takes the likeliest token.")] = 0.7,
+    top_k: Annotated[int, typer.Option(min=0, help="Keep the k likeliest tokens; 0 keeps all.")] = 40,
+    top_p: Annotated[float, typer.Option(min=0.000001, max=1, help="Keep this much probability.")] = 0.95,
+    seed: Annotated[int, typer.Option(min=0, help="Seed; text i is drawn with seed + i.")] = 42,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Write text with a trained model."""
+    from microgpt.config.schema import SamplingConfig
+
+    runtime.prepare_process()
+    opened = _opened(model_dir)
+    from microgpt.checkpoints.model import load_weights
+    from microgpt.inference.generate import generate as draw
+
+    sampling = SamplingConfig(
+        temperature=temperature, top_k=top_k, top_p=top_p, max_new_tokens=max_new_tokens,
+        num_samples=num_samples, seed=seed,
+    )  # fmt: skip
+    model = load_weights(opened, runtime.choose_device(device))
+    for sample in draw(model, opened.tokenizer, sampling, prompt):
+        text = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in sample.prompt + sample.text)
+        print(text, flush=True)
+    print(f"next: microgpt info --model-dir {model_dir}", file=sys.stderr)
+
+
+@app.command()
+def info(model_dir: ModelDir = "latest") -> None:
+    """Say what a model is: shape, tokenizer, scores, data, files."""
+    from microgpt.checkpoints.tensors import read_header
+    from microgpt.files import folder_bytes, human_bytes
+
+    opened = _opened(model_dir)
+    header, _ = read_header(opened.path / "weights.safetensors")
+    m, meta = opened.config, opened.meta
+    parameters = sum(_product(shape) for _, shape, _, _ in header.values())
+    rows = {
+        "folder": str(opened.path),
+        "parameters": f"{parameters:,} in {len(header)} tensors, {meta.get('dtype', 'f32')}",
+        "shape": f"{m.n_layer} layers x {m.n_embd} wide x {m.n_head} heads, context {m.block_size}",
+        "parts": f"{m.norm}, {m.position} positions, {m.mlp} MLP{', qk-norm' if m.qk_norm else ''}",
+        "tokenizer": f"{opened.tokenizer.kind}, {opened.vocab_size:,} tokens; control: "
+        + " ".join(opened.tokenizer.control),
+        "trained": f"{meta.get('step', 0):,} steps, {meta.get('tokens', 0):,} tokens",
+        **{k: f"{v:.4f}" for k, v in meta.get("val", {}).items() if isinstance(v, float)},
+        "data": ", ".join(Path(s["path"]).name for s in meta.get("data", {}).get("sources", [])) or "unknown",
+        "size": human_bytes(folder_bytes(opened.path)),
+    }
+    _print_rows(rows)
+    print(f"next: microgpt generate --model-dir {model_dir}", file=sys.stderr)
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    count = 1
+    for dim in shape:
+        count *= dim
+    return count
+
+
+def _print_rows(rows: dict[str, str]) -> None:
+    width = max(map(len, rows)) + 2
+    for name, value in rows.items():
+        print(f"{name:<{width}}{errors.printable(value)}")
+
+
+@app.command("gpu-check")
+def gpu_check() -> None:
+    """Say which devices there are, with driver and toolkit, and what to do about a missing one."""
+    runtime.prepare_process()
+    import torch
+
+    rows = {"torch": torch.__version__, "built for CUDA": torch.version.cuda or "no (a CPU build)"}
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            p = torch.cuda.get_device_properties(i)
+            rows[f"cuda:{i}"] = f"{p.name}, {p.total_memory / 2**30:.0f} GiB, compute {p.major}.{p.minor}"
+    rows["driver"] = _driver()
+    rows["Apple GPU"] = "yes" if torch.backends.mps.is_available() else "no"
+    rows["cpu"] = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    _print_rows(rows)
+    if torch.cuda.is_available():
+        advice = "python -m microgpt.train device=cuda"
+    elif rows["driver"] != "none found":
+        advice = "the driver is there: install a CUDA build of torch (https://pytorch.org/get-started)"
+    else:
+        advice = "no GPU is usable: python -m microgpt.train device=cpu"
+    print(f"next: {advice}")
+
+
+def _driver() -> str:
+    import shutil
+    import subprocess
+
+    if not shutil.which("nvidia-smi"):
+        return "none found"
+    words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=20)
+    return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else "none found"
+
+
+@runs_app.callback()
+def runs(context: typer.Context) -> None:
+    """List all runs below ./outputs."""
+    if context.invoked_subcommand is None:
+        list_runs()
+
+
+@runs_app.command("list")
+def list_runs() -> None:
+    """List all runs below ./outputs, oldest first."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from microgpt.files import folder_bytes, human_bytes
+    from microgpt.runs.find import all_runs
+
+    found = all_runs()
+    if not found:
+        print("there is no run in ./outputs yet\nnext: python -m microgpt.train")
+        return
+    table = Table()
+    for name in ("run", "status", "steps", "validation", "bits a byte", "size"):
+        table.add_column(name, overflow="fold", justify="left" if name in ("run", "status") else "right")
+    for run in found:
+        loss, bits = (f"{v:.4f}" if v != float("inf") else "" for v in (run.val_loss, run.val_bpb))
+        steps = f"{run.facts.get('steps', 0):,} / {run.facts.get('max_steps', 0):,}"
+        table.add_row(escape(str(run.path)), run.status, steps, loss, bits, human_bytes(folder_bytes(run.path)))
+    Console().print(table)
+    print(f"next: microgpt runs show {found[-1].path}")
+
+
+@runs_app.command("show")
+def show_run(run: Annotated[str, typer.Argument(help="A run folder, MLflow id, latest or best.")] = "latest") -> None:
+    """Show one run: how it ended, its data, scores, checkpoints and settings."""
+    from microgpt.checkpoints.folder import checkpoints_in
+    from microgpt.config.build import flat
+    from microgpt.config.compose import compose
+    from microgpt.runs.find import find_run
+    from microgpt.runs.folder import read_config
+
+    found = find_run(run)
+    f = found.facts
+    rows = {
+        "run": str(found.path),
+        "status": found.status + (f" ({f['error']})" if f.get("error") and found.status != "FINISHED" else ""),
+        "started": str(f.get("started", "")),
+        "command": str(f.get("command", "")),
+        "commit": str(f.get("git", {}).get("commit", ""))
+        + (" with changes" if f.get("git", {}).get("dirty") else ""),
+        "steps": f"{f.get('steps', 0):,} of {f.get('max_steps', 0):,}",
+        "parameters": f"{f.get('parameters', 0):,}",
+        "validation": f"loss {found.val_loss:.4f}, {found.val_bpb:.4f} bits a byte at step {f.get('best_step', 0)}",
+        "data": ", ".join(s["path"] for s in f.get("data", {}).get("sources", [])),
+        "checkpoints": ", ".join(p.name for _, p in checkpoints_in(found.path / "checkpoints")) or "none",
+        "mlflow run": found.mlflow_id or "none",
+    }
+    _print_rows(rows)
+    default = flat(compose([]))
+    saved: dict[str, Any] = {}
+    for key, value in read_config(found.path).items():
+        saved.update({f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value})
+    print("\nsettings that differ from the defaults:")
+    for key, value in saved.items():
+        if key in default and default[key] != value:
+            print(f"  {key}={errors.printable(str(value))}")
+    print(f"\nnext: python -m microgpt.evaluate run={found.path}")
+
+
+@runs_app.command("clean")
+def clean_runs(
+    runs: Annotated[list[str] | None, typer.Argument(help="Run folders; none: every run that failed.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete run folders, saying first how many bytes that frees. A run that is going on is never touched."""
+    import shutil
+
+    from microgpt.files import folder_bytes, human_bytes, is_locked
+    from microgpt.runs.find import all_runs, find_run
+
+    failed = [run for run in all_runs() if run.status == "FAILED"]
+    chosen = [find_run(r) for r in runs] if runs else failed
+    chosen = [run for run in chosen if not is_locked(run.path)]
+    total = 0
+    for run in chosen:
+        size = folder_bytes(run.path)
+        total += size
+        print(f"{human_bytes(size):>10}  {run.status:<9} {errors.printable(str(run.path))}")
+    if not chosen:
+        print("nothing to delete\nnext: microgpt runs")
+        return
+    print(f"{human_bytes(total):>10}  in {len(chosen)} runs")
+    if dry_run:
+        print("next: microgpt runs clean --yes (deletes these)")
+        return
+    if not yes and not (sys.stdin.isatty() and typer.confirm("delete them?")):
+        print("nothing was deleted; say --yes to delete")
+        return
+    for run in chosen:
+        shutil.rmtree(run.path, ignore_errors=True)
+    print(f"freed {human_bytes(total)}\nnext: microgpt runs")
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+    uri: Annotated[str, typer.Option(help="Tracking store; empty: MLFLOW_TRACKING_URI, then ./mlruns.")] = "",
+) -> None:
+    """Open the MLflow UI on what was trained, on this machine only."""
+    from microgpt.tracking.ui import serve_ui
+
+    raise typer.Exit(serve_ui(uri, port))
+
+
+def main() -> None:
+    """Entry point of the `microgpt` command."""
+    runtime.quiet_libraries()
+
+    def run() -> None:
+        app(standalone_mode=True)
+
+    sys.exit(errors.guarded(run))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""What a data set is like: counts, duplicates, lengths, faults. The facts of the validate stage."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from microgpt.config.schema import DataConfig
+from microgpt.data.documents import BadRows, read_documents
+from microgpt.data.prepare import scan
+from microgpt.data.sources import Source
+from microgpt.tokenizer.base import BOS, CHAT_TOKENS
+
+NEAR_LIMIT = 50_000
+SHINGLE, PERMUTATIONS, BANDS = 5, 64, 16
+PRIME = (1 << 61) - 1
+
+
+@dataclass
+class DataReport:
+    """Everything that the validate stage says of a data set."""
+
+    sources: list[dict[str, Any]]
+    documents: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    characters: int = 0
+    bytes: int = 0
+    empty: int = 0
+    bad_rows: dict[str, int] = field(default_factory=dict)
+    bad_shown: list[str] = field(default_factory=list)
+    exact_duplicates: int = 0
+    near_duplicates: int = 0
+    near_checked: int = 0
+    control_spellings: int = 0
+    split_leakage: int = 0
+    validation_documents: int = 0
+    characters_per_document: dict[str, float] = field(default_factory=dict)
+    tokens_per_document: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    vocab_size: int = 0
+    block_size: int = 0
+
+    @property
+    def bad(self) -> int:
+        """Rows that cannot be used."""
+        return sum(self.bad_rows.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """For report.json."""
+        return asdict(self)
+
+
+class NearDuplicates:
+    """Finds documents that share most of their word 5-grams (MinHash with banding; Broder 1997).
+
+    Args:
+        threshold: share of 5-grams in common from which two documents count.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        rng = np.random.default_rng(20240713)
+        self._a = rng.integers(1, 1 << 31, PERMUTATIONS, dtype=np.uint64)
+        self._b = rng.integers(0, 1 << 31, PERMUTATIONS, dtype=np.uint64)
+        self._buckets: dict[tuple[int, bytes], int] = {}
+        self._signatures: list[npt.NDArray[np.uint64]] = []
+        self.threshold, self.found, self.checked = threshold, 0, 0
+
+    def add(self, text: str) -> None:
+        """Look at one more document; shorter ones than two shingles say nothing."""
+        words = text.lower().split()
+        if len(words) < SHINGLE + 1 or self.checked >= NEAR_LIMIT:
+            return
+        self.checked += 1
+        shingles = {zlib.crc32(" ".join(words[i : i + SHINGLE]).encode()) for i in range(len(words) - SHINGLE + 1)}
+        hashes = np.fromiter(shingles, dtype=np.uint64, count=len(shingles))
+        signature = ((hashes[:, None] * self._a + self._b) % np.uint64(PRIME)).min(axis=0)
+        rows = PERMUTATIONS // BANDS
+        candidates: set[int] = set()
+        for band in range(BANDS):
+            key = (band, signature[band * rows : (band + 1) * rows].tobytes())
+            first = self._buckets.setdefault(key, len(self._signatures))
+            if first < len(self._signatures):
+                candidates.add(first)
+        near = any(float((self._signatures[c] == signature).mean()) >= self.threshold for c in candidates)
+        self.found += near
+        self._signatures.append(signature)
+
+
+def percentiles(values: npt.NDArray[np.int64]) -> dict[str, float]:
+    """p50, p90, p99, max and mean."""
+    if not len(values):
+        return {}
+    p50, p90, p99 = np.percentile(values, [50, 90, 99]).tolist()
+    return {"p50": p50, "p90": p90, "p99": p99, "max": float(values.max()), "mean": float(values.mean())}
+
+
+def advised_block_size(tokens: npt.NDArray[np.int64]) -> int:
+    """The smallest power of two that holds 99 of 100 documents, from 16 to 1,024."""
+    wanted = float(np.percentile(tokens, 99)) if len(tokens) else 16.0
+    size = 16
+    while size < wanted and size < 1024:
+        size *= 2
+    return size
+
+
+def inspect(
+    sources: list[Source], data: DataConfig, near_threshold: float
+) -> tuple[DataReport, npt.NDArray[np.int64]]:
+    """Read every document once more and count; returns the report without tokens, and characters a document.
+
+    Raises:
+        DataError: nothing can be read at all.
+    """
+    report = DataReport([{"path": s.path, "format": s.format, "bytes": s.bytes, "sha256": s.sha256} for s in sources])
+    split = scan(sources, _skipping(data))
+    bad = BadRows()
+    kinds: Counter[str] = Counter()
+    lengths: list[int] = []
+    seen: dict[bytes, bool] = {}
+    near = NearDuplicates(near_threshold)
+    spellings = (BOS, *CHAT_TOKENS)
+    for document in read_documents(sources, data, bad):
+        size = len(document.text)
+        report.characters += size
+        report.bytes += len(document.text.encode("utf-8"))
+        report.control_spellings += any(s in document.text for s in spellings)
+        if document.continues:
+            lengths[-1] += size
+            continue
+        kinds[document.kind] += 1
+        lengths.append(size)
+        held_out = split.is_val(document)
+        report.validation_documents += held_out
+        digest = hashlib.blake2b(document.text.encode("utf-8"), digest_size=12).digest()
+        if digest in seen:
+            report.exact_duplicates += 1
+            report.split_leakage += seen[digest] != held_out
+        else:
+            seen[digest] = held_out
+            near.add(document.text)
+    report.documents, report.kinds = len(lengths), dict(kinds)
+    report.empty = sum(n for reason, n in bad.counts.items() if "blank" in reason)
+    report.bad_rows, report.bad_shown = bad.counts, bad.shown
+    report.near_duplicates, report.near_checked = near.found, near.checked
+    array = np.array(lengths, np.int64)
+    report.characters_per_document = percentiles(array)
+    return report, array
+
+
+def _skipping(data: DataConfig) -> DataConfig:
+    from dataclasses import replace
+
+    return replace(data, on_bad_rows="skip")

@@ -1,0 +1,61 @@
+"""The model card: what a model was trained on, how, and how well it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from microgpt import files
+from microgpt.checkpoints.model import ModelFolder
+from microgpt.config.build import flat
+from microgpt.config.schema import TrainConfig
+from microgpt.data.sources import CORPORA
+
+
+def model_card(opened: ModelFolder, config: TrainConfig | None, facts: dict[str, Any], run: Path | None) -> str:
+    """Markdown for README.md of an export.
+
+    Args:
+        opened: the model.
+        config: of its run, where it is known.
+        facts: run.json of its run.
+        run: the run folder, where an evaluation may be.
+    """
+    data: dict[str, Any] = opened.meta.get("data", {})
+    val: dict[str, Any] = opened.meta.get("val", {})
+    lines = [f"# {opened.meta.get('name', opened.path.name)}", "", "A small GPT trained with microgpt.", ""]
+    m = opened.config
+    lines += [
+        f"- shape: {m.n_layer} layers, {m.n_embd} wide, {m.n_head} heads, context of {m.block_size} tokens",
+        f"- tokenizer: {opened.tokenizer.kind}, {opened.vocab_size:,} tokens",
+        f"- trained for {opened.meta.get('step', 0):,} steps on {opened.meta.get('tokens', 0):,} tokens",
+    ]
+    if facts.get("git", {}).get("commit"):
+        lines.append(f"- code: commit {facts['git']['commit']}")
+    lines += ["", "## Data", ""]
+    for source in data.get("sources", []):
+        lines.append(f"- `{Path(source['path']).name}`, {source['bytes']:,} bytes, sha256 `{source['sha256']}`")
+    if config is not None and not config.data.path:
+        lines.append(f"- licence: {CORPORA[config.data.corpus].licence}")
+    lines += ["", "## Scores", ""]
+    lines += [f"- {key}: {value:.4f}" for key, value in val.items() if isinstance(value, float)]
+    if run is not None and (run / "evaluation.json").exists():
+        evaluation = files.read_json(run / "evaluation.json")
+        lines.append(
+            f"- whole validation set: loss {evaluation['loss']:.4f}, bigram baseline {evaluation['bigram_loss']:.4f}"
+        )
+    if config is not None:
+        lines += ["", "## Config", "", "```"]
+        lines += [f"{key}={value}" for key, value in flat(config).items() if value not in ("", [])]
+        lines.append("```")
+    lines += [
+        "",
+        "## Use",
+        "",
+        "```",
+        "microgpt generate --model-dir THIS_FOLDER --prompt 'Once'",
+        "```",
+        "",
+        "Small models repeat what they have read and make things up. Do not rely on what it says.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,62 @@
+"""The MLflow UI, started with safe settings: this machine only, no jobs, no pickles."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from contextlib import closing
+
+from microgpt.config.schema import TrackingConfig
+from microgpt.errors import UsageError
+from microgpt.tracking.start import tracking_uri
+
+HOST = "127.0.0.1"
+
+
+def command(uri: str, port: int) -> list[str]:
+    """The words that start the server."""
+    hosts = f"{HOST}:{port},localhost:{port}"
+    words = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST]
+    words += ["--port", str(port), "--workers", "1", "--allowed-hosts", hosts]
+    if uri.startswith("sqlite:///"):
+        words += ["--default-artifact-root", "./mlruns/artifacts"]
+    return words
+
+
+def environment() -> dict[str, str]:
+    """The server's environment: no job runner, no pickle, no telemetry."""
+    safe = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+    }
+    return {**os.environ, **safe}
+
+
+def serve_ui(uri: str, port: int) -> int:
+    """Run the server until Ctrl-C.
+
+    Raises:
+        UsageError: the port is taken.
+    """
+    from microgpt.tracking.store import ensure_schema
+
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise UsageError(f"port {port} is in use", "choose another with --port") from None
+    address = tracking_uri(TrackingConfig(uri=uri))
+    ensure_schema(address)
+    print(f"MLflow UI: http://{HOST}:{port} (ready in some seconds; Ctrl-C ends it)", flush=True)
+    process = subprocess.Popen(command(address, port), env=environment())
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait(10)
+        return 0
