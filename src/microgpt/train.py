@@ -48,8 +48,7 @@ def started(config: TrainConfig, overrides: list[str], folder: Path) -> Start:
 
     if config.from_run:
         source = find_run(config.from_run)
-        words = [w for w in overrides if not w.startswith("from_run=")]
-        again = overlaid(read_config(source.path), words, config)
+        again = overlaid(read_config(source.path), overrides, config)
         again.resume, again.from_run, again.trainer.additional_steps = "", config.from_run, 0
         return Start(again, folder, None, source)
     if not config.resume:
@@ -69,9 +68,7 @@ def started(config: TrainConfig, overrides: list[str], folder: Path) -> Start:
     source = find_run(str(chosen.parent.parent) if chosen.parent.name == "checkpoints" else reference)
     checkpoint = chosen if chosen.parent.name == "checkpoints" else find(source.path / "checkpoints", "latest")
     saved = read_config(source.path)
-    words = [w for w in overrides if not w.startswith("resume=")]
-    merged = overlaid(saved, words, config)
-    merged.trainer.additional_steps = config.trainer.additional_steps
+    merged = overlaid(saved, overrides, config)
     refuse_changes(saved, merged)
     if not checkpoints_in(source.path / "checkpoints"):
         raise ModelError(f"{source.path} has no checkpoint to resume from", "start it again with from_run=")
@@ -175,6 +172,7 @@ def _train(start: Start, config: TrainConfig, folder: Any, signals: Any, feeder:
     precision = runtime.choose_precision(config.device.precision, device)
     config.device.threads = runtime.set_threads(config.device.threads)
     config = resolved_shape(config)
+    torch.manual_seed(config.seed)  # dropout draws from it; a resumed run restores its state
     model = GPT(config.model, tokenizer.vocab_size)
     model.init_weights(config.seed)
     val_rows = Rows(shards.val, config.model.block_size, None, config.data.packing).per_epoch
@@ -213,7 +211,7 @@ def _train(start: Start, config: TrainConfig, folder: Any, signals: Any, feeder:
         "val": shards.meta["val"],
     }
     folder.update(
-        name=config.name or folder.path.name,
+        name=run_name(config, folder.path),
         **(provenance() if start.checkpoint is None else {"resumed": runtime.now_iso()}),
         data=data_facts,
         device=device,
@@ -239,6 +237,16 @@ def _train(start: Start, config: TrainConfig, folder: Any, signals: Any, feeder:
         config, folder, model, shards, tokenizer, schedule, device, precision, signals, meta, start.checkpoint
     )
     _finish(config, folder, fitted, feeder)
+
+
+def run_name(config: TrainConfig, path: Path) -> str:
+    """What a run is called: as configured, or by its folder; a trial of a sweep by what was swept."""
+    if config.name or not os.environ.get("MICROGPT_SWEEP"):
+        return config.name or path.name
+    from microgpt.runs.folder import read_run
+
+    swept = [str(w) for w in read_run(path).get("overrides", [])]
+    return f"{path.name} {' '.join(swept)}"[:250]
 
 
 def tokenizer_at_hand(config: TrainConfig) -> Any:
@@ -305,7 +313,30 @@ def _finish(config: TrainConfig, folder: Any, fitted: Any, feeder: Any) -> None:
 def main() -> int:
     """Entry point."""
     runtime.prepare_process()
+    if {"-m", "--multirun"} & set(sys.argv):
+        return _sweep()
     return stage_main("train", run_train)
+
+
+def _sweep() -> int:
+    """A sweep: its trials stand under one MLflow run, which is made here and known to them by the environment."""
+    from microgpt.config.schema import TrackingConfig
+    from microgpt.tracking.start import PARENT, end_parent, start_parent
+
+    given = dict(w.split("=", 1) for w in sys.argv[1:] if "=" in w)
+    tracking = TrackingConfig(
+        uri=given.get("tracking.uri", ""), experiment=given.get("tracking.experiment", "microgpt")
+    )
+    tracked = given.get("tracking", "") != "off" and given.get("tracking.kind", "") != "off"
+    if not tracked or PARENT in os.environ:
+        return stage_main("train", run_train)
+    parent = start_parent("sweep " + runtime.now_iso()[:19].replace("T", " "), "sweep", tracking)
+    os.environ[PARENT] = parent
+    os.environ["MICROGPT_SWEEP"] = parent
+    code = stage_main("train", run_train)
+    if parent:
+        end_parent(parent, {0: "FINISHED", 130: "KILLED", 143: "KILLED"}.get(code, "FAILED"), tracking)
+    return code
 
 
 if __name__ == "__main__":

@@ -184,7 +184,14 @@ def fit(
         )
         callbacks.append(stopping)
     samples = Samples(folder, tokenizer, config.sampling, trainer_config.sample_interval)
-    saving = Saving(folder, trainer_config.checkpoint_interval or 0, trainer_config.keep_checkpoints, signals)
+    saving = Saving(
+        folder,
+        trainer_config.checkpoint_interval or 0,
+        trainer_config.keep_checkpoints,
+        signals,
+        metrics,
+        bool(trainer_config.additional_steps),
+    )
     callbacks += [samples, ProgressBar(metrics, config.tracking.progress), saving]
     quiet_libraries()  # again: Lightning has made its loggers louder while it was imported
     accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device]

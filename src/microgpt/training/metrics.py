@@ -64,11 +64,11 @@ class Metrics(pl.Callback):
             if record.step % self.log_interval and record is not records[-1]:
                 continue
             line = {"train/loss": loss, "train/lr": record.lr, "train/grad_norm": norm}
+            line["progress/tokens"] = float(record.tokens_done)
             if record.update_ratio is not None:
                 line["train/update_ratio"] = float(record.update_ratio)
             if record is records[-1]:
                 line.update(speed)
-                line["progress/tokens"] = float(module.tokens_done)
             self.folder.log_metrics(record.step, line)
             self.latest.update(line)
         self._last_flush = time.monotonic()

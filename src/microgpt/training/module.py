@@ -22,7 +22,7 @@ from microgpt.data.batches import Batch, Batches, document_ids
 from microgpt.errors import DivergedError
 from microgpt.model.gpt import GPT
 from microgpt.training.optimizer import MuonAdamW, make_optimizer
-from microgpt.training.schedule import Schedule, from_json
+from microgpt.training.schedule import Schedule
 
 UPDATE_RATIO_EVERY = 25
 
@@ -43,7 +43,7 @@ class StepRecord:
     loss: Tensor
     grad_norm: Tensor
     lr: float
-    tokens: int
+    tokens_done: int
     update_ratio: Tensor | None = None
 
 
@@ -208,9 +208,10 @@ class GPTModule(pl.LightningModule):
             self._scaler.unscale_(optimizer)
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        self.tokens_done += tokens
         if bool(torch.isfinite(total + norm)):
             ratio = self._update(step, optimizer, grads, norm)
-            self.records.append(StepRecord(step + 1, total, norm, self.lr(step), tokens, ratio))
+            self.records.append(StepRecord(step + 1, total, norm, self.lr(step), self.tokens_done, ratio))
         elif self._scaler.is_enabled() and bool(torch.isfinite(total)):
             self._scaler.step(optimizer)  # f16 overflow: it skips the update and lowers the scale
             self._scaler.update()
@@ -218,7 +219,6 @@ class GPTModule(pl.LightningModule):
             self._skip_bad(step, total, norm, micro_batches)
         optimizer.zero_grad(set_to_none=True)
         self.steps_done = step + 1
-        self.tokens_done += tokens
         self.clock.count += 1
         self.clock.tokens += tokens
 
@@ -334,8 +334,6 @@ class GPTModule(pl.LightningModule):
         self.bad_steps, self.validated_at = int(state["bad_steps"]), int(state["validated_at"])
         self.best, self.elapsed = BestLoss(**state["best"]), float(state["elapsed_s"])
         self.val = dict(state["val"])
-        if self.schedule.segments[0] == from_json(state["schedule"]).segments[0] and len(self.schedule.segments) == 1:
-            self.schedule = from_json(state["schedule"])
         if self._scaler.is_enabled():
             self._scaler.load_state_dict(state["scaler"])
         if self.average is not None:

@@ -10,6 +10,7 @@ from microgpt.checkpoints.folder import point, prune, step_name
 from microgpt.errors import Stopped
 from microgpt.runs.folder import RunFolder
 from microgpt.runtime import StopSignals
+from microgpt.training.metrics import Metrics
 from microgpt.training.module import GPTModule
 
 
@@ -23,15 +24,21 @@ class Saving(pl.Callback):
         interval: steps between checkpoints; 0 saves at the end only.
         keep: checkpoints kept beside the best.
         signals: a noted signal saves and ends the run.
+        metrics: flushed before each save.
+        extended: the run goes on after its end.
     """
 
-    def __init__(self, folder: RunFolder, interval: int, keep: int, signals: StopSignals) -> None:
+    def __init__(
+        self, folder: RunFolder, interval: int, keep: int, signals: StopSignals, metrics: Metrics, extended: bool
+    ) -> None:
         self.folder, self.interval, self.keep, self.signals = folder, interval, keep, signals
+        self.metrics, self.extended = metrics, extended
         self.saved_at = -1
 
     def _save(self, trainer: pl.Trainer, module: GPTModule) -> None:
         step = module.steps_done
         path = self.folder.checkpoints / step_name(step)
+        self.metrics.flush(module)  # its running mean is part of the checkpoint
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
             point(self.folder.checkpoints, "latest", path)
@@ -42,6 +49,9 @@ class Saving(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.signals.reinstall()  # Lightning has put its own handler on SIGTERM
+        stopper: Any = trainer.early_stopping_callback
+        if self.extended and stopper is not None:
+            stopper.wait_count = 0  # a run that had lost its patience was told to go on
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
