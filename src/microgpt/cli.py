@@ -82,8 +82,7 @@ def generate(
     )  # fmt: skip
     model = load_weights(opened, runtime.choose_device(device))
     for sample in draw(model, opened.tokenizer, sampling, prompt):
-        text = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in sample.prompt + sample.text)
-        print(text, flush=True)
+        print(errors.visible(sample.prompt + sample.text), flush=True)
     print(f"next: microgpt info --model-dir {model_dir}", file=sys.stderr)
 
 
@@ -263,6 +262,205 @@ def clean_runs(
     for run in chosen:
         shutil.rmtree(run.path, ignore_errors=True)
     print(f"freed {human_bytes(total)}\nnext: microgpt runs")
+
+
+@app.command()
+def train(
+    input: Annotated[str, typer.Option("--input", help="Text (a document a line) or JSONL.")] = "",
+    output: Annotated[str, typer.Option(help="The run folder.")] = "output",
+    steps: Annotated[int, typer.Option(min=1, help="Steps; with --resume: additional ones.")] = 5000,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.01,
+    warmup_steps: Annotated[int, typer.Option(min=0, help="Steps of warm-up.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 42,
+    chat: Annotated[bool, typer.Option("--chat", help="The input holds conversations.")] = False,
+    skip_long: Annotated[bool, typer.Option("--skip-long", help="Leave out what does not fit the context.")] = False,
+    n_embd: Annotated[int, typer.Option(help="Width.")] = 64,
+    n_head: Annotated[int, typer.Option(help="Heads.")] = 4,
+    n_layer: Annotated[int, typer.Option(help="Layers.")] = 2,
+    block_size: Annotated[int, typer.Option(help="Context, in tokens.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Rows of a batch.")] = 8,
+    vocab_size: Annotated[int, typer.Option(help="Tokens of the vocabulary.")] = 4096,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps or metal.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="f32, bf16 or f16.")] = "f32",
+    resume: Annotated[str, typer.Option(help="A run folder to go on with.")] = "",
+    checkpoint_every: Annotated[int, typer.Option(min=0, help="Steps between checkpoints; 0: with validations.")] = 0,
+    override: Annotated[list[str] | None, typer.Argument(help="Further key=value overrides.")] = None,
+) -> None:
+    """Train a model; the same as `python -m microgpt.train`, whose command is printed."""
+    device = "mps" if device == "metal" else device
+    words = [f"device={device}"]
+    if resume:
+        # model, rates, batch and data come from the checkpoint; what is given beside it is checked against it
+        words += [f"resume={resume}", f"trainer.additional_steps={steps}"]
+        words += [f"data.path={input}"] if input else []
+        if chat:
+            from microgpt.inference.chat import require_chat
+
+            require_chat(_opened(resume).tokenizer)
+    else:
+        words += [f"data.path={input}"] if input else ["data=conversations"] if chat else []
+        words += [f"data.skip_long={str(skip_long).lower()}", f"data.batch_size={batch_size}"]
+        words += [f"trainer.max_steps={steps}", f"optimizer.learning_rate={lr}", f"seed={seed}"]
+        words += [f"optimizer.warmup_steps={warmup_steps}", f"model.n_embd={n_embd}", f"model.n_head={n_head}"]
+        words += [f"model.n_layer={n_layer}", f"model.block_size={block_size}", f"tokenizer.vocab_size={vocab_size}"]
+        words += [f"device.precision={dtype}", f"hydra.run.dir={output}"]
+        words += [f"trainer.checkpoint_interval={checkpoint_every}"] if checkpoint_every else []
+    words += override or []
+    _run_stage("train", words)
+
+
+def _run_stage(stage: str, words: list[str]) -> None:
+    """Run a stage in this process, after saying which command that is."""
+    import importlib
+    import shlex
+
+    print(f"$ python -m microgpt.{stage} {shlex.join(words)}", file=sys.stderr)
+    module = importlib.import_module(f"microgpt.{stage}" if stage != "export" else "microgpt.export.__main__")
+    sys.argv = [f"microgpt.{stage}", *words]
+    raise typer.Exit(module.main())
+
+
+@app.command("validate-dataset")
+def validate_dataset(
+    path: Annotated[str, typer.Argument(help="A file, folder or glob.")],
+    override: Annotated[list[str] | None, typer.Argument(help="Further key=value overrides.")] = None,
+) -> None:
+    """Check a data set: path, number of records, count by kind, every bad row."""
+    _run_stage("validate", [f"data.path={path}", *(override or [])])
+
+
+@app.command()
+def export(
+    output: Annotated[str, typer.Option(help="Folder to write.")] = "",
+    model_dir: ModelDir = "latest",
+    half: Annotated[bool, typer.Option("--half", help="Weights in f16.")] = False,
+    override: Annotated[list[str] | None, typer.Argument(help="Further key=value overrides.")] = None,
+) -> None:
+    """Export a model; the same as `python -m microgpt.export`."""
+    words = [f"run={model_dir}", f"dtype={'f16' if half else 'f32'}"]
+    words += [f"output={output}"] if output else []
+    _run_stage("export", [*words, *(override or [])])
+
+
+def default_chat_model() -> Path:
+    """The model to talk to when none is named: the user's own, the registry's best, the newest chat run.
+
+    Raises:
+        ModelError: there is none.
+    """
+    import json
+
+    from microgpt.runs.find import all_runs, model_path
+
+    own = Path.home() / ".config" / "microgpt" / "default-chat-model"
+    if own.exists():
+        return own
+    if Path("mlruns/mlflow.db").exists():
+        from contextlib import suppress
+
+        from microgpt.config.schema import TrackingConfig
+        from microgpt.tracking.registry import registered
+
+        with suppress(errors.ModelError):
+            return registered("models:/microgpt@best", TrackingConfig())
+    for run in reversed(all_runs()):
+        try:
+            path = model_path(str(run.path))
+            if "<end_turn>" in json.loads((path / "meta.json").read_text()).get("special_tokens", {}):
+                return path
+        except (errors.MicrogptError, OSError, ValueError):
+            continue
+    raise errors.ModelError("there is no chat model yet", "make one with `make chat-model`, or name one")
+
+
+def _chat_model(reference: str, device: str) -> tuple[Any, Any]:
+    """(model, tokenizer) to talk to."""
+    runtime.prepare_process()
+    from microgpt.checkpoints.model import load_weights, open_model
+    from microgpt.inference.chat import require_chat
+    from microgpt.runs.find import model_path
+
+    if reference.startswith("models:/"):
+        from microgpt.config.schema import TrackingConfig
+        from microgpt.tracking.registry import registered
+
+        path = registered(reference, TrackingConfig())
+    else:
+        path = model_path(reference) if reference else default_chat_model()
+    opened = open_model(path)
+    require_chat(opened.tokenizer)
+    return load_weights(opened, runtime.choose_device(device)), opened.tokenizer
+
+
+Temperature = Annotated[float, typer.Option(min=0, max=100, help="0 takes the likeliest token.")]
+MaxTokens = Annotated[int, typer.Option(min=1, max=1_000_000, help="Most tokens of a reply.")]
+TopK = Annotated[int, typer.Option(min=0, help="Keep the k likeliest tokens; 0 keeps all.")]
+TopP = Annotated[float, typer.Option(min=0.000001, max=1, help="Keep this much probability.")]
+Penalty = Annotated[float, typer.Option(min=0.01, max=10, help="Makes recent tokens less likely; 1 is off.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+def _chat_sampling(
+    temperature: float, max_new_tokens: int, top_k: int, top_p: float, penalty: float, seed: int
+) -> Any:
+    from microgpt.config.schema import SamplingConfig
+
+    return SamplingConfig(
+        temperature=temperature, max_new_tokens=max_new_tokens, top_k=top_k, top_p=top_p,
+        repetition_penalty=penalty, repeat_last_n=64, seed=seed,
+    )  # fmt: skip
+
+
+@app.command()
+def chat(
+    model_dir: Annotated[str, typer.Option("--model-dir", "-m", help="A run, model or models:/name@alias.")] = "",
+    temperature: Temperature = 0.35,
+    max_new_tokens: MaxTokens = 180,
+    top_k: TopK = 20,
+    top_p: TopP = 0.92,
+    repetition_penalty: Penalty = 1.15,
+    seed: Seed = 42,
+    device: Device = "auto",
+) -> None:
+    """Talk to a model; /help lists what else can be done."""
+    from microgpt.repl import talk
+
+    model, tokenizer = _chat_model(model_dir, device)
+    if sys.stdin.isatty():
+        print("/help lists the commands, /quit leaves", file=sys.stderr)
+    talk(model, tokenizer, _chat_sampling(temperature, max_new_tokens, top_k, top_p, repetition_penalty, seed))
+
+
+@app.command("chat-once")
+def chat_once(
+    model: Annotated[str, typer.Argument(help="A run, checkpoint, model folder or models:/name@alias.")],
+    prompt: Annotated[str, typer.Argument(help="What to say; - reads standard input.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reply as JSON.")] = False,
+    temperature: Temperature = 0.35,
+    max_new_tokens: MaxTokens = 180,
+    top_k: TopK = 20,
+    top_p: TopP = 0.92,
+    repetition_penalty: Penalty = 1.15,
+    seed: Seed = 42,
+    device: Device = "auto",
+) -> None:
+    """Print the reply to one message, and nothing else."""
+    import json
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    if not text.strip():
+        raise errors.UsageError("the prompt is empty", "say something")
+    loaded, tokenizer = _chat_model(model, device)
+    from microgpt.inference.chat import reply_to
+
+    sampling = _chat_sampling(temperature, max_new_tokens, top_k, top_p, repetition_penalty, seed)
+    reply = reply_to(loaded, tokenizer, [("user", text)], sampling)
+    if as_json:
+        facts = {"role": "assistant", "content": reply.text, "finish": reply.finish, "tokens": reply.tokens}
+        print(json.dumps({**facts, "tokens_dropped": reply.tokens_dropped}, ensure_ascii=False))
+    else:
+        print(errors.visible(reply.text))
 
 
 @app.command()

@@ -95,6 +95,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.splitlines()))
 
 
+def visible(text: str) -> str:
+    """A model's or user's text for a terminal: lines stay, other control characters are spelled out."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 def debugging() -> bool:
     """Whether the user asked for tracebacks (`--debug`, or HYDRA_FULL_ERROR=1, see `guarded`)."""
     return os.environ.get("MICROGPT_DEBUG") == "1"

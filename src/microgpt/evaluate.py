@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from microgpt.config.main import stage_main
 if TYPE_CHECKING:
     from microgpt.config.schema import EvaluateConfig
     from microgpt.data.baselines import Baselines
+    from microgpt.inference.chat import ChatScore
     from microgpt.inference.score import Score
 
 
@@ -28,6 +29,7 @@ class Evaluation:
     baseline_bpb: tuple[float | None, float | None]
     samples: list[str]
     parameters: int
+    chat: ChatScore | None
 
     def to_json(self) -> dict[str, Any]:
         """For evaluation.json."""
@@ -45,6 +47,7 @@ class Evaluation:
             "bigram_bits_per_byte": self.baseline_bpb[1],
             "position_loss": positions,
             "samples": self.samples,
+            "chat": None if self.chat is None else asdict(self.chat),
         }
 
 
@@ -61,9 +64,9 @@ def evaluate_one(reference: str, config: EvaluateConfig, device: str) -> Evaluat
     from microgpt.config.compose import migrated
     from microgpt.config.schema import TrainConfig
     from microgpt.data.baselines import baselines
-    from microgpt.data.batches import Batches
-    from microgpt.data.prepare import prepare
+    from microgpt.data.mixture import prepare_all
     from microgpt.errors import DataError
+    from microgpt.inference.chat import chat_score, prompt_sheet
     from microgpt.inference.generate import generate
     from microgpt.inference.score import score
     from microgpt.runs.find import find_run, model_path
@@ -74,21 +77,27 @@ def evaluate_one(reference: str, config: EvaluateConfig, device: str) -> Evaluat
     run = find_run(str(checkpoint.parent.parent) if within else reference)
     opened = open_model(checkpoint)
     trained = build(TrainConfig, migrated(read_config(run.path)))
-    shards, _ = prepare(trained.data, trained.tokenizer, opened.tokenizer, config.tracking.progress)
+    block = opened.config.block_size
+    shown = config.tracking.progress
+    prepared = prepare_all(trained.data, trained.tokenizer, opened.tokenizer, shown, block)
     known = run.facts.get("data", {}).get("fingerprint")
-    if known and known != shards.meta["data_fingerprint"]:
+    if known and known != prepared.fingerprint:
         raise DataError(
             f"the data of {run.path} has changed since it was trained: scores would not compare",
             "bring the old file back",
         )
     model = load_weights(opened, device)
-    block = opened.config.block_size
-    batches = Batches(shards.val, block, max(1, config.batch_tokens // block), None, trained.data.packing)
+    batches = prepared.val_batches(trained.data, block, max(1, config.batch_tokens // block))
     with _bar(config.tracking.progress) as progress:
         scored = score(model, batches, opened.tokenizer.token_bytes(), progress)
-    simple = baselines(shards.train, shards.val, opened.vocab_size)
+    simple = baselines([(p.train, b.tokens) for p, b in zip(prepared.parts, batches)], opened.vocab_size)
     per_nat = None if scored.bpb is None else scored.bpb / scored.loss
-    samples = [s.text for s in generate(model, opened.tokenizer, config.sampling)]
+    talked = None
+    if opened.tokenizer.is_chat:
+        talked = chat_score(model, opened.tokenizer, prompt_sheet(), config.sampling)
+        samples = [f"{p} -> {r}" for p, r in talked.replies]
+    else:
+        samples = [s.text for s in generate(model, opened.tokenizer, config.sampling)]
     found = Evaluation(
         run.path,
         checkpoint,
@@ -97,6 +106,7 @@ def evaluate_one(reference: str, config: EvaluateConfig, device: str) -> Evaluat
         (None, None) if per_nat is None else (simple.unigram * per_nat, simple.bigram * per_nat),
         samples,
         model.parameter_count(),
+        talked,
     )
     files.write_json(run.path / "evaluation.json", found.to_json())
     plot(found, run.path / "position_loss.png")
@@ -110,6 +120,10 @@ def evaluate_one(reference: str, config: EvaluateConfig, device: str) -> Evaluat
     }
     if scored.bpb is not None:
         metrics["eval/bpb"] = scored.bpb
+    if talked is not None:
+        values = asdict(talked)
+        values.pop("replies")
+        metrics.update({f"eval/chat_{key}": value for key, value in values.items()})
     log_results(
         config.tracking,
         run.path.name,
@@ -200,9 +214,19 @@ def show(found: list[Evaluation]) -> None:
     row("bigram of the best run's data", "", first.baselines.bigram, first.baseline_bpb[1], "", "")
     row("unigram", "", first.baselines.unigram, first.baseline_bpb[0], "", "")
     console.print(table)
+    for e in found:
+        if e.chat is not None:
+            c = e.chat
+            console.print(
+                f"replies, {e.folder}: {c.ended:.0%} ended by the model, {c.empty:.0%} empty, {c.repeated:.0%} "
+                f"repeating, distinct-1 {c.distinct_1:.2f}, distinct-2 {c.distinct_2:.2f}, {c.mean_tokens:.0f} long",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
     if len(found) == 1:
         console.print("[bold]samples[/bold]")
-        for text in first.samples[:4]:
+        for text in first.samples[:12]:
             console.print("  " + escape(printable(text)), highlight=False)
     console.print(f"\nwritten: {first.folder / 'evaluation.json'}", highlight=False, soft_wrap=True)
     console.print(f"next:    python -m microgpt.export run={first.folder}", highlight=False, soft_wrap=True)

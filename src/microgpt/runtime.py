@@ -20,6 +20,9 @@ from microgpt.errors import UsageError
 def prepare_process() -> None:
     """Set up allocator and environment; to be called before torch is imported."""
     keep_memory()
+    # OpenMP threads that spin while they wait make a busy machine up to ten times slower; asleep they cost next to
+    # nothing (benchmarks/RESULTS.md, waiting threads)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     quiet_libraries()
 
 

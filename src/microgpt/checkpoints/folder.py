@@ -20,9 +20,8 @@ from microgpt.errors import ModelError, printable
 
 MANIFEST = "MANIFEST.json"
 VERSION = 1
-WEIGHTS, OPTIMIZER, TOKENIZER, META, STATE = (
-    "weights.safetensors", "optimizer.safetensors", "tokenizer.json", "meta.json", "training_state.json",
-)  # fmt: skip
+WEIGHTS, OPTIMIZER, META, STATE = "weights.safetensors", "optimizer.safetensors", "meta.json", "training_state.json"
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 
 
 def write_folder(target: Path, contents: Mapping[str, bytes], step: int) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from microgpt import files
-from microgpt.checkpoints.folder import META, TOKENIZER, WEIGHTS, verify
+from microgpt.checkpoints.folder import META, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, verify
 from microgpt.checkpoints.tensors import check_shapes, read_arrays, read_header
 from microgpt.config.build import build
 from microgpt.config.schema import ModelConfig
 from microgpt.errors import ModelError, UsageError
 from microgpt.tokenizer.base import Tokenizer
 from microgpt.tokenizer.load import load_tokenizer
+from microgpt.tokenizer.template import tokenizer_config
 
 if TYPE_CHECKING:
     from microgpt.model.gpt import GPT
@@ -80,6 +81,7 @@ def model_files(model: GPT, tokenizer: Tokenizer, meta: Mapping[str, Any], dtype
     return {
         WEIGHTS: save(weights, metadata={"format": "pt"}),
         TOKENIZER: tokenizer.to_json().encode("utf-8"),
+        TOKENIZER_CONFIG: tokenizer_config(tokenizer, model.config.block_size).encode("utf-8"),
         META: (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"),
     }
 

@@ -28,10 +28,10 @@ class Facts:
 
 
 def vocabulary(configured: int | None, text_bytes: int) -> int:
-    """Tokens of a trained vocabulary: 4,096, or one for every 256 bytes of a small corpus, so that each is seen."""
+    """Tokens of a trained vocabulary: 4,096, or one for every 64 bytes of a small corpus, so that each is seen."""
     if configured is not None:
         return configured
-    return max(512, min(4096, text_bytes // 256 // 64 * 64))
+    return max(512, min(4096, text_bytes // 64 // 64 * 64))
 
 
 def resolved_shape(config: TrainConfig) -> TrainConfig:

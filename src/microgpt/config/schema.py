@@ -89,6 +89,17 @@ class DataConfig:
     )
     document: str = setting("line", "what one document is in a text file", choices=("line", "file", "separator"))
     separator: str = setting("<|endoftext|>", "text between documents where document=separator")
+    schema: str = setting(
+        "auto",
+        "schema of JSONL and table rows (auto: that of the first row)",
+        choices=("auto", "text", "messages", "sharegpt", "records", "dolly", "alpaca"),
+    )
+    chat: bool = setting(True, "conversations keep their turns, with control tokens; false reads them as plain text")
+    loss_on: str = setting("assistant", "which tokens of conversations count", choices=("assistant", "all"))
+    skip_long: bool = setting(False, "leave out documents that do not fit the context; false cuts them")
+    mixture: list[str] = setting(
+        [], "several data sets with weights, as name-or-path=weight; takes the place of data.path and data.corpus"
+    )
     text_field: str = setting("text", "field that holds the text in JSONL, Parquet and hub rows")
     split: str = setting("train", "which split of a hub data set is read")
     val_fraction: float = setting(
@@ -115,7 +126,7 @@ class TokenizerConfig:
     kind: str = setting("bpe", "tokenizer", choices=("char", "bpe", "cl100k"))
     vocab_size: int | None = setting(
         None,
-        "tokens of bpe and cl100k, control tokens included (auto: 4,096, fewer for text under 1 MB)",
+        "tokens of bpe and cl100k, control tokens included (auto: 4,096, fewer for text under 256 KB)",
         unit="tokens",
         ge=258,
         le=200_000,
@@ -260,6 +271,7 @@ class TrainConfig:
     name: str = setting("", NAME_HELP)
     seed: int = setting(42, "seed of weights, order and dropout", ge=0, le=2**63 - 1)
     resume: str = setting("", "go on with a run: latest, auto (latest, or a fresh run), a run folder or MLflow id")
+    init_from: str = setting("", "start from the weights and tokenizer of a run or model folder (fine-tuning)")
     from_run: str = setting("", "train a run again from its record: a run folder or MLflow id")
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -308,6 +320,8 @@ class ExportConfig:
     format: str = setting("safetensors", "format of the export", choices=("safetensors",))
     dtype: str = setting("f32", "number format of the weights", choices=("f32", "bf16", "f16"))
     output: str = setting("", "folder to write (empty: <run>/export/<format>-<dtype>)")
+    register: bool = setting(False, "put the model into MLflow's registry")
+    alias: str = setting("best", "alias of the registered model")
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 

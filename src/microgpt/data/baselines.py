@@ -24,11 +24,24 @@ class Baselines:
     bigram: float
 
 
-def baselines(train: TokenSet, val: TokenSet, vocab_size: int) -> Baselines:
-    """Count the training tokens (the first 50 million) and score the validation targets.
+def baselines(parts: list[tuple[TokenSet, TokenSet]], vocab_size: int) -> Baselines:
+    """Count training tokens (the first 50 million of a data set) and score the validation targets.
 
-    Both see exactly the targets that a model is scored on, the closing BOS of each document included.
+    Both see exactly the targets that a model is scored on, the closing BOS of each document included. Of several
+    data sets each is scored by its own counts.
+
+    Args:
+        parts: (training set, validation set) of each data set.
+        vocab_size: number of token ids.
     """
+    losses = [_baseline(train, val, vocab_size) for train, val in parts]
+    weights = np.array([count for _, _, count in losses], np.float64)
+    unigram, bigram = (np.average([entry[i] for entry in losses], weights=weights) for i in (0, 1))
+    return Baselines(float(unigram), float(bigram))
+
+
+def _baseline(train: TokenSet, val: TokenSet, vocab_size: int) -> tuple[float, float, int]:
+    """(unigram loss, bigram loss, number of targets) of one data set."""
     count = min(train.positions, MAX_TOKENS)
     stream = np.asarray(train.tokens[: count + 1]).astype(np.int64)
     before, after = stream[:-1], stream[1:]
@@ -48,4 +61,4 @@ def baselines(train: TokenSet, val: TokenSet, vocab_size: int) -> Baselines:
     # a history that was never seen has no followers: then the unigram alone speaks
     weight = np.where(history[h] > 0, followers[h], 1.0)
     probability = (seen + weight * unigram[w]) / (history[h] + weight)
-    return Baselines(float(-np.log(unigram[w]).mean()), float(-np.log(probability).mean()))
+    return float(-np.log(unigram[w]).mean()), float(-np.log(probability).mean()), len(w)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ class Batch:
         positions: place in the document's piece, int64 [rows, block_size].
         segments: pieces of a row, int32 [rows, block_size], or None where every row is one piece.
         index: position in the token stream, int64 [rows, block_size]; -1 is padding.
+        part: which data set of a mixture a row comes from, int64 [rows], or None where there is one.
     """
 
     inputs: I64
@@ -31,6 +32,7 @@ class Batch:
     positions: I64
     segments: npt.NDArray[np.int32] | None
     index: I64
+    part: I64 | None = None
 
     @property
     def target_count(self) -> int:
@@ -68,6 +70,15 @@ class Batches:
         number = ((step * accumulate + micro) * world + rank) * self.batch_size
         return self._batch(self.rows.take(number, self.batch_size))
 
+    def rows_from(self, first: int, count: int, part: int) -> Batch:
+        """Some rows of the endless sequence, as a part of a mixture."""
+        made = self._batch(self.rows.take(first, count))
+        return replace(made, part=np.full(count, part, np.int64))
+
+    def documents_of(self, batch: Batch) -> list[str]:
+        """Names of the documents in a batch, for messages."""
+        return [str(d) for d in document_ids(self.tokens, batch.index)]
+
     def fixed(self, number: int) -> Batch:
         """Batch `number` of one pass over the set; the last one is filled up with ignored rows."""
         first = number * self.batch_size
@@ -101,7 +112,7 @@ class Batches:
         return Batch(inputs, targets, block.positions, block.segments if self.segmented else None, block.index)
 
 
-def document_ids(tokens: TokenSet, batch: Batch) -> list[int]:
-    """The documents that a batch holds, for messages about it."""
-    places = batch.index[batch.index >= 0]
+def document_ids(tokens: TokenSet, index: I64) -> list[int]:
+    """The documents that positions of the token stream belong to; -1 belongs to none."""
+    places = index[index >= 0]
     return np.unique(np.searchsorted(tokens.starts, places, side="right") - 1).tolist()

@@ -9,14 +9,15 @@ Lines end at LF; a CR before it goes. A byte order mark at a file's start goes. 
 from __future__ import annotations
 
 import codecs
-import json
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from microgpt.config.schema import DataConfig
+from microgpt.data.schemas import SCHEMAS, Dropped, RowFault, Turn, recognised
 from microgpt.data.sources import Source
+from microgpt.data.text import is_unicode, parse_json
 from microgpt.errors import DataError
 
 PIECE = 1 << 20  # bytes of a long document that are handled at a time
@@ -32,12 +33,14 @@ class Document:
         kind: what it is, for the report (`text`, `jsonl`, ...).
         content: what identifies its content for the split; the text itself, or a file's sha256.
         continues: it goes on where the document before it ended (pieces of one large file).
+        turns: (role, text) of a conversation; `text` is then how it reads. Nothing for plain text.
     """
 
     text: str
     kind: str
     content: str
     continues: bool = False
+    turns: tuple[Turn, ...] = ()
 
 
 @dataclass
@@ -47,10 +50,14 @@ class BadRows:
     Attributes:
         counts: how many, by reason.
         shown: the first ones as `file:line: reason`.
+        dropped: conversations without a reply that were left out; they are no fault.
+        trimmed: turns after the last reply that were cut off; no fault either.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     shown: list[str] = field(default_factory=list)
+    dropped: int = 0
+    trimmed: int = 0
 
     @property
     def total(self) -> int:
@@ -193,40 +200,55 @@ def row_problem(row: Any, field_name: str) -> str:
     return "" if is_unicode(value) else "lone surrogate"
 
 
-def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8; a JSON escape can smuggle half a surrogate pair in."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def parse_json(text: str) -> tuple[Any, str]:
-    """(value, problem): the JSON value of a line, or why it has none."""
-    if not text.strip():
-        return None, "blank row"
-    try:
-        return json.loads(text), ""
-    except RecursionError:
-        return None, "JSON nested too deeply"
-    except ValueError as error:
-        return None, f"not JSON ({str(error).split(':')[0]})"
+def _parsed(
+    rows: Iterator[tuple[int, Any, str]], source: Source, data: DataConfig, bad: BadRows
+) -> Iterator[Document]:
+    """Documents from (line, value, problem) rows of one schema: the configured one, or that of the first row."""
+    schema = "" if data.schema == "auto" else data.schema
+    seen_ids: set[str] = set()
+    for number, row, problem in rows:
+        if problem:
+            bad.add(source.path, number, problem)
+            continue
+        looks = recognised(row, data.text_field)
+        schema = schema or looks or "text"
+        if schema == "text":
+            problem = row_problem(row, data.text_field)
+            if problem:
+                hint = _field_hint(row, data.text_field) if problem.startswith("no field") else ""
+                bad.add(source.path, number, problem, hint)
+            else:
+                yield Document(row[data.text_field], source.format, row[data.text_field])
+            continue
+        if looks not in (schema, "") and data.schema == "auto":
+            bad.add(source.path, number, f"a {looks} row in a file of {schema} rows")
+            continue
+        try:
+            if not isinstance(row, (dict, list)) or (isinstance(row, list) and schema != "messages"):
+                raise RowFault("not a JSON object")
+            parsed = SCHEMAS[schema](row, number)
+            if parsed.identity and parsed.identity in seen_ids:
+                raise RowFault("its id stands twice")
+        except RowFault as fault:
+            bad.add(source.path, number, str(fault))
+            continue
+        except Dropped:
+            bad.dropped += 1
+            continue
+        seen_ids.add(parsed.identity)
+        bad.trimmed += parsed.trimmed
+        turns = parsed.turns if data.chat else ()
+        yield Document(parsed.text, parsed.kind, parsed.text, turns=turns)
 
 
 def _jsonl(file: BinaryIO, source: Source, data: DataConfig, bad: BadRows) -> Iterator[Document]:
-    for number, offset, raw in _lines(file, source.path, int(data.max_line_mb * 2**20), bad):
-        text = _decoded(raw, source.path, number, offset, bad)
-        if text is None:
-            continue
-        row, problem = parse_json(text)
-        problem = problem or row_problem(row, data.text_field)
-        if problem:
-            hint = _field_hint(row, data.text_field) if problem.startswith("no field") else ""
-            bad.add(source.path, number, problem, hint)
-        else:
-            content = row[data.text_field]
-            yield Document(content, "jsonl", content)
+    def rows() -> Iterator[tuple[int, Any, str]]:
+        for number, offset, raw in _lines(file, source.path, int(data.max_line_mb * 2**20), bad):
+            text = _decoded(raw, source.path, number, offset, bad)
+            if text is not None:
+                yield number, *parse_json(text)
+
+    return _parsed(rows(), source, data, bad)
 
 
 def _field_hint(row: dict[str, Any], wanted: str) -> str:
@@ -244,13 +266,7 @@ def _tables(source: Source, data: DataConfig, bad: BadRows) -> Iterator[Document
             rows = datasets.load_dataset(source.path, split=data.split, streaming=True)
         else:
             rows = datasets.load_dataset("parquet", data_files=source.path, split="train", streaming=True)
-        for number, row in enumerate(rows, 1):
-            problem = row_problem(row, data.text_field)
-            if problem:
-                hint = _field_hint(row, data.text_field) if problem.startswith("no field") else ""
-                bad.add(source.path, number, problem, hint)
-            else:
-                yield Document(row[data.text_field], source.format, row[data.text_field])
+        yield from _parsed(((n, row, "") for n, row in enumerate(rows, 1)), source, data, bad)
     except DataError:
         raise
     except Exception as error:  # datasets raises many kinds: arrow, hub, network, value

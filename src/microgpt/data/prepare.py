@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,14 @@ from microgpt.data.order import content_share
 from microgpt.data.shards import FORMAT_VERSION, SPLITS, SetWriter, Shards, open_shards
 from microgpt.data.sources import Source, find_sources
 from microgpt.errors import DataError
-from microgpt.tokenizer.base import BOS, Tokenizer
+from microgpt.tokenizer.base import BOS, CHAT_TOKENS, END_TURN, Tokenizer
 from microgpt.tokenizer.load import load_tokenizer, make_tokenizer
 
 BATCH_CHARACTERS = 1 << 21
 #: keys of DataConfig that change the tokens; the others (batch_size, packing, ...) only change their use
 CONTENT_KEYS = (
-    "format",
-    "document",
-    "separator",
-    "text_field",
-    "split",
-    "val_fraction",
-    "on_bad_rows",
-    "max_line_mb",
+    *("format", "document", "separator", "schema", "chat", "text_field", "split"),
+    *("val_fraction", "on_bad_rows", "max_line_mb"),
 )
 
 
@@ -49,12 +43,14 @@ class Split:
         val_fraction: documents whose `content_share` lies below this are validation.
         by_position: the corpus is one document, and its last part is validation.
         bad: the rows that could not be used.
+        chat: whether there are conversations among the documents.
     """
 
     documents: int
     val_fraction: float
     by_position: bool
     bad: BadRows
+    chat: bool = False
 
     def is_val(self, document: Document) -> bool:
         """Whether a document is held out; equal contents always fall on the same side."""
@@ -65,7 +61,10 @@ class Split:
 class _Counts:
     bytes: int = 0
     characters: int = 0
-    sizes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, text: str) -> None:
+        self.bytes += len(text.encode("utf-8"))
+        self.characters += len(text)
 
 
 class _Progress:
@@ -92,17 +91,26 @@ class _Progress:
             yield told
 
 
-def fingerprint(sources: list[Source], data: DataConfig, tokenizer: TokenizerConfig, given: Tokenizer | None) -> str:
+def fingerprint(
+    sources: list[Source],
+    data: DataConfig,
+    tokenizer: TokenizerConfig,
+    given: Tokenizer | None,
+    block_size: int | None = None,
+) -> str:
     """One hash of everything that the tokens depend on: contents, reading, split and tokenizer."""
     spelled = given.to_json() if given else asdict(tokenizer)
     if not given and tokenizer.kind == "char":
         spelled = {"kind": "char"}
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT_VERSION,
         "sources": [(s.format, s.sha256) for s in sources],
         "data": {key: getattr(data, key) for key in CONTENT_KEYS},
         "tokenizer": spelled,
     }
+    # conversations are cut at turn ends to fit the context, so their tokens depend on it
+    if data.skip_long or (data.chat and any(s.format != "text" for s in sources)):
+        content["fitted"] = (block_size, data.skip_long)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -119,12 +127,14 @@ def scan(sources: list[Source], data: DataConfig, progress: _Progress | None = N
     """
     bad = BadRows()
     documents = held_out = 0
+    chat = False
     lowest: list[float] = []  # the two smallest shares of different contents, negated
     with (progress or _Progress(0, False)).named("checking") as told:
         for document in read_documents(sources, data, bad, told):
             if document.continues:
                 continue
             documents += 1
+            chat = chat or bool(document.turns)
             share = content_share(document.content)
             held_out += share < data.val_fraction
             if -share not in lowest:
@@ -134,9 +144,12 @@ def scan(sources: list[Source], data: DataConfig, progress: _Progress | None = N
     if data.on_bad_rows == "fail":
         bad.refuse()
     if not documents:
-        why = f" ({bad.total:,} bad rows)" if bad.total else ""
+        why = f" ({bad.total:,} bad rows, {bad.dropped:,} conversations without a reply)"
+        why = why if bad.total or bad.dropped else ""
         raise DataError(f"{sources[0].path} holds no document{why}", "give a file with text in it")
     if documents == 1:
+        if chat:
+            raise DataError(f"{sources[0].path} holds a single conversation", "give at least two")
         return Split(1, data.val_fraction, True, bad)
     fraction = data.val_fraction
     if not held_out:  # so few documents that none fell below: the lowest is held out
@@ -146,7 +159,7 @@ def scan(sources: list[Source], data: DataConfig, progress: _Progress | None = N
                 "add different documents",
             )
         fraction = float(np.nextafter(-max(lowest), 1))
-    return Split(documents, fraction, False, bad)
+    return Split(documents, fraction, False, bad, chat)
 
 
 def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
@@ -163,6 +176,82 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
+class _Encoder:
+    """Documents to (ids, mask) pieces, a batch at a time.
+
+    Args:
+        tokenizer: encodes.
+        data: says what happens to long documents.
+        block_size: the context that conversations are cut for; None cuts nothing.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, data: DataConfig, block_size: int | None) -> None:
+        self.tokenizer, self.data, self.block_size = tokenizer, data, block_size
+        self.skipped = self.divided = self.cut = 0
+
+    def encoded(self, batch: list[Document]) -> Iterator[tuple[Document, list[tuple[Any, Any]]]]:
+        """Each document with its pieces; a piece is ids without BOS, and the mask of `SetWriter.add` or None."""
+        texts = [text for d in batch for text in ([t for _, t in d.turns] if d.turns else [d.text])]
+        encoded = iter(self.tokenizer.encode_batch(texts))
+        for document in batch:
+            if document.turns:
+                yield document, self._conversation([(role, next(encoded)) for role, _ in document.turns])
+            else:
+                ids = next(encoded)
+                long = self.data.skip_long and self.block_size is not None and len(ids) + 1 > self.block_size
+                self.skipped += long
+                yield document, [] if long else [(ids, None)]
+
+    def _conversation(self, turns: list[tuple[str, Any]]) -> list[tuple[Any, Any]]:
+        control = self.tokenizer.control
+        spelled: list[tuple[str, np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
+        for role, ids in turns:
+            whole = np.concatenate([[control[f"<{role}>"]], ids, [control[END_TURN]]])
+            counts = np.full(len(whole), role == "assistant", np.uint8)
+            counts[0] = 0  # the role is given, the reply and its end are to be learned
+            spelled.append((role, whole, counts))
+        room = self.block_size - 1 if self.block_size else 1 << 62
+        if sum(len(ids) for _, ids, _ in spelled) <= room:
+            return [self._joined(spelled)]
+        if self.data.skip_long:
+            self.skipped += 1
+            return []
+        return self._divided(spelled, room)
+
+    def _divided(self, spelled: list[Any], room: int) -> list[tuple[Any, Any]]:
+        """A long conversation as several, each of whole exchanges and with the system turn before it."""
+        self.divided += 1
+        system = [spelled[0]] if spelled[0][0] == "system" else []
+        exchanges: list[list[Any]] = []
+        for turn in spelled[len(system) :]:
+            if not exchanges or (turn[0] == "user" and exchanges[-1][-1][0] == "assistant"):
+                exchanges.append([])
+            exchanges[-1].append(turn)
+        pieces: list[tuple[Any, Any]] = []
+        current: list[Any] = []
+        used = taken = sum(len(ids) for _, ids, _ in system)
+        for exchange in exchanges:
+            size = sum(len(ids) for _, ids, _ in exchange)
+            if current and used + size > room:
+                pieces.append(self._joined([*system, *current]))
+                current, used = [], taken
+            current, used = current + exchange, used + size
+            if used > room:  # one exchange alone does not fit: its end is lost, and is counted
+                self.cut += 1
+                ids, mask = self._joined([*system, *current])
+                if mask[:room].any():  # a piece with nothing to learn is left out
+                    pieces.append((ids[:room], np.append(mask[:room], np.uint8(0))))
+                current, used = [], taken
+        if current:
+            pieces.append(self._joined([*system, *current]))
+        return pieces
+
+    def _joined(self, spelled: list[Any]) -> tuple[Any, Any]:
+        ids = np.concatenate([ids for _, ids, _ in spelled])
+        mask = np.concatenate([*(counts for _, _, counts in spelled), np.zeros(1, np.uint8)])
+        return ids, mask
+
+
 def _tokenize(
     folder: Path,
     sources: list[Source],
@@ -170,26 +259,27 @@ def _tokenize(
     split: Split,
     tokenizer: Tokenizer,
     progress: _Progress,
+    block_size: int | None,
 ) -> dict[str, Any]:
     """Write the token sets of both splits and return their counts."""
     dtype = "uint16" if tokenizer.vocab_size <= 65536 else "uint32"
-    writers = {name: SetWriter(folder, name, dtype, tokenizer.bos) for name in SPLITS}
+    writers = {name: SetWriter(folder, name, dtype, tokenizer.bos, split.chat) for name in SPLITS}
     counts = {name: _Counts() for name in SPLITS}
+    encoder = _Encoder(tokenizer, data, block_size)
     whole: list[np.ndarray[Any, Any]] = []  # the only document, kept until its length is known
     with progress.named("tokenizing") as told:
         for batch in _batches(read_documents(sources, data, BadRows(), told)):
-            for document, ids in zip(batch, tokenizer.encode_batch([d.text for d in batch])):
+            for document, pieces in encoder.encoded(batch):
                 if split.by_position:
-                    whole.append(ids.astype(dtype))
-                    counts["train"].characters += len(document.text)
-                    counts["train"].bytes += len(document.text.encode("utf-8"))
+                    whole.extend(ids.astype(dtype) for ids, _ in pieces)
+                    counts["train"].add(document.text)
                     continue
                 name = "val" if split.is_val(document) else "train"
-                writers[name].add(ids, continues=document.continues)
-                counts[name].characters += len(document.text)
-                counts[name].bytes += len(document.text.encode("utf-8"))
+                for ids, mask in pieces:
+                    writers[name].add(ids, mask, document.continues)
+                counts[name].add(document.text)
     if split.by_position:
-        ids = np.concatenate(whole)
+        ids = np.concatenate(whole) if whole else np.empty(0, dtype)
         cut = len(ids) - int(len(ids) * data.val_fraction)
         writers["train"].add(ids[:cut])
         writers["val"].add(ids[cut:])
@@ -201,6 +291,13 @@ def _tokenize(
         writer.close()
     return {
         "dtype": dtype,
+        "conversations": {
+            "dropped": split.bad.dropped,
+            "trimmed_turns": split.bad.trimmed,
+            "skipped_long": encoder.skipped,
+            "divided": encoder.divided,
+            "cut_replies": encoder.cut,
+        },
         **{
             name: {
                 "documents": writers[name].documents,
@@ -218,6 +315,7 @@ def prepare(
     tokenizer_config: TokenizerConfig,
     given: Tokenizer | None = None,
     show_progress: bool = True,
+    block_size: int | None = None,
 ) -> tuple[Shards, Tokenizer]:
     """The token shards of a data config, from the cache or made now, and their tokenizer.
 
@@ -226,6 +324,7 @@ def prepare(
         tokenizer_config: which tokenizer is made from the training documents; its auto vocabulary is filled in.
         given: a tokenizer to use as it is instead (resume).
         show_progress: draw bars on a terminal where the data is large.
+        block_size: the context that conversations are fitted to; None leaves them whole.
 
     Raises:
         DataError: on bad data, see `spec` of each reader.
@@ -234,13 +333,13 @@ def prepare(
     size = sum(s.bytes for s in sources) or 1 << 30  # of a hub data set nobody knows: large
     if tokenizer_config.kind != "char":
         tokenizer_config.vocab_size = vocabulary(tokenizer_config.vocab_size, size)
-    print_ = fingerprint(sources, data, tokenizer_config, given)
+    print_ = fingerprint(sources, data, tokenizer_config, given, block_size)
     folder = files.cache_folder() / "tokens" / print_[:32]
     if not (folder / "meta.json").exists():
         try:
             with files.waiting_lock(folder.with_name(f"{folder.name}.lock")):
                 if not (folder / "meta.json").exists():  # another process may have made it meanwhile
-                    _make(folder, print_, sources, data, tokenizer_config, given, show_progress)
+                    _make(folder, print_, sources, data, tokenizer_config, given, show_progress, block_size)
         except OSError as error:
             raise files.disk_error(error, folder, 0) from error
     shards = open_shards(folder)
@@ -255,6 +354,7 @@ def _make(
     tokenizer_config: TokenizerConfig,
     given: Tokenizer | None,
     show_progress: bool,
+    block_size: int | None,
 ) -> None:
     progress = _Progress(sum(s.bytes for s in sources), show_progress)
     split = scan(sources, data, progress)
@@ -265,12 +365,15 @@ def _make(
             for document in read_documents(sources, data, BadRows(), told):
                 # a character that only validation has needs a token too
                 if tokenizer_config.kind == "char" or not split.is_val(document):
-                    yield document.text
+                    yield from (text for _, text in document.turns) if document.turns else (document.text,)
 
+    control = (BOS, *CHAT_TOKENS) if split.chat else (BOS,)
     wanted = vocabulary(tokenizer_config.vocab_size, 0)
-    tokenizer = given or make_tokenizer(tokenizer_config.kind, wanted, training_texts, (BOS,))
+    tokenizer = given or make_tokenizer(tokenizer_config.kind, wanted, training_texts, control)
+    if split.chat and not tokenizer.is_chat:
+        tokenizer = tokenizer.grown(CHAT_TOKENS)
     with files.new_folder(folder) as new:
-        counts = _tokenize(new, sources, data, split, tokenizer, progress)
+        counts = _tokenize(new, sources, data, split, tokenizer, progress, block_size)
         for name in SPLITS:
             if not counts[name]["documents"]:
                 raise DataError(

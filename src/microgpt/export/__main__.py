@@ -56,6 +56,13 @@ def run_export(config: ExportConfig, overrides: list[str], output: Path) -> None
             metrics={f"export/{config.format}_{config.dtype}_max_difference": proof["max_difference"]},
             artifacts=[target / "README.md"],
         )
+    if config.register:
+        if run is None or not run.mlflow_id or config.tracking.kind == "off":
+            raise UsageError("register=true needs a run that MLflow knows", "train with tracking=mlflow")
+        from microgpt.tracking.registry import register
+
+        address = register(target, run.mlflow_id, config.alias, config.tracking)
+        print(f"registered as {address}", file=sys.stderr)
     if config.tracking.progress:
         difference = f"{proof['max_difference']:.2g}"
         print(

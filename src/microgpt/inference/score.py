@@ -34,7 +34,7 @@ class Score:
 
 
 @torch.inference_mode()
-def score(model: GPT, batches: Batches, token_bytes: npt.NDArray[np.int32] | None, progress: Any = None) -> Score:
+def score(model: GPT, parts: list[Batches], token_bytes: npt.NDArray[np.int32] | None, progress: Any = None) -> Score:
     """Score every target of a set once.
 
     Bits per byte divides the summed loss by the bytes of the text that the targets spell, so that models with
@@ -43,16 +43,17 @@ def score(model: GPT, batches: Batches, token_bytes: npt.NDArray[np.int32] | Non
 
     Args:
         model: in evaluation mode.
-        batches: with a fixed order.
+        parts: the batches of each data set, with a fixed order.
         token_bytes: bytes of each token id, or None where unknown.
         progress: called with (done, all) after each batch.
     """
     device = model.wte.device
-    block = batches.rows.block_size
+    block = parts[0].rows.block_size
+    every = [(part, number) for part in parts for number in range(part.per_epoch)]
     sums, counts = np.zeros(block), np.zeros(block, np.int64)
     size = 0
-    for number in range(batches.per_epoch):
-        batch = batches.fixed(number)
+    for done, (part, number) in enumerate(every, 1):
+        batch = part.fixed(number)
         segments = None if batch.segments is None else torch.from_numpy(batch.segments).to(device)
         arrays = (batch.inputs, batch.targets, batch.positions)
         inputs, targets, positions = (torch.from_numpy(a).to(device) for a in arrays)
@@ -63,7 +64,7 @@ def score(model: GPT, batches: Batches, token_bytes: npt.NDArray[np.int32] | Non
         if token_bytes is not None:
             size += int(token_bytes[batch.targets[real]].sum())
         if progress is not None:
-            progress(number + 1, batches.per_epoch)
+            progress(done, len(every))
     nats, tokens = float(sums.sum()), int(counts.sum())
     loss = nats / max(1, tokens)
     with np.errstate(invalid="ignore", divide="ignore"):

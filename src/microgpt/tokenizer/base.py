@@ -66,6 +66,10 @@ class Tokenizer(abc.ABC):
     def to_json(self) -> str:
         """The content of tokenizer.json."""
 
+    @abc.abstractmethod
+    def grown(self, control: Sequence[str]) -> Tokenizer:
+        """The same tokenizer with further control tokens behind all ids; those that it has are left out."""
+
     def encode(self, text: str) -> list[int]:
         """Token ids of one text."""
         return self.encode_batch([text])[0].tolist()

@@ -48,6 +48,14 @@ class BpeTokenizer(Tokenizer):
             lengths[i] = 0
         return np.array(lengths, dtype=np.int32)
 
+    def grown(self, control: Sequence[str]) -> BpeTokenizer:
+        from tokenizers import AddedToken
+
+        larger = BpeTokenizer(self.to_json())
+        new = [AddedToken(c, special=True, normalized=False) for c in control if c not in self.control]
+        larger._fast.add_special_tokens(new)
+        return BpeTokenizer(larger.to_json())
+
     def to_json(self) -> str:
         return self._fast.to_str(pretty=True)
 

@@ -52,6 +52,9 @@ class CharTokenizer(Tokenizer):
         lengths = [len(c.encode("utf-8", "surrogatepass")) for c in self.characters]
         return np.array(lengths + [0] * len(self.control), dtype=np.int32)
 
+    def grown(self, control: Sequence[str]) -> CharTokenizer:
+        return CharTokenizer(self.characters, [*self.control, *(c for c in control if c not in self.control)])
+
     def to_json(self) -> str:
         vocabulary = {c: i for i, c in enumerate(self.characters)} | self.control
         flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}

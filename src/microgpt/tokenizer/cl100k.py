@@ -64,11 +64,11 @@ def _download() -> bytes:
 
 
 class Cl100kTokenizer(Tokenizer):
-    """The kept ids of an encoding in order of id, then UNK, then the control tokens with BOS last.
+    """The kept ids of an encoding in order of id, then UNK, then the control tokens.
 
     Args:
         kept: ids of the encoding, sorted.
-        control: names of the control tokens; `<bos>` is moved to the end.
+        control: names of the control tokens, in the order of their ids.
         encoding: a tiktoken encoding; loaded by checksum where None.
     """
 
@@ -77,7 +77,7 @@ class Cl100kTokenizer(Tokenizer):
     def __init__(self, kept: Sequence[int], control: Sequence[str] = (BOS,), encoding: Any | None = None) -> None:
         self.encoding: Any = encoding or load_encoding()
         self.kept = list(kept)
-        names = [name for name in control if name != BOS] + [BOS]
+        names = list(control)
         self.unk = len(self.kept)
         self.control = {name: self.unk + 1 + i for i, name in enumerate(names)}
         self.vocab_size = self.unk + 1 + len(names)
@@ -98,6 +98,10 @@ class Cl100kTokenizer(Tokenizer):
     def token_bytes(self) -> npt.NDArray[np.int32] | None:
         return None
 
+    def grown(self, control: Sequence[str]) -> Cl100kTokenizer:
+        names = [*self.control, *(c for c in control if c not in self.control)]
+        return Cl100kTokenizer(self.kept, names, self.encoding)
+
     def to_json(self) -> str:
         content = {"type": FORMAT, "sha256": SHA256, "kept": self.kept, "control": list(self.control)}
         return json.dumps(content)
@@ -113,4 +117,5 @@ def cut_cl100k(
         counts.update(ranks.encode_ordinary(text))
     room = vocab_size - 1 - len(control)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return Cl100kTokenizer(sorted(i for i, _ in ranked[:room]), control, ranks)
+    bos_last = [name for name in control if name != BOS] + [BOS]
+    return Cl100kTokenizer(sorted(i for i, _ in ranked[:room]), bos_last, ranks)

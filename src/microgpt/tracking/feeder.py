@@ -183,9 +183,13 @@ class RunFeeder:
         for name in ("eval.csv", "run.json", "metrics.jsonl"):
             if (self.folder / name).exists():
                 self.client.log_artifact(self.run_id, str(self.folder / name))
-        rows = [(line["step"], text) for _, line in read_lines(self.folder / SAMPLES) for text in line["samples"]]
+        rows = [
+            (line["step"], prompt, text)
+            for _, line in read_lines(self.folder / SAMPLES)
+            for text, prompt in zip(line["samples"], line.get("prompts") or [""] * len(line["samples"]))
+        ]
         if rows:
-            table = {"step": [r[0] for r in rows], "sample": [r[1] for r in rows]}
+            table = {"step": [r[0] for r in rows], "prompt": [r[1] for r in rows], "sample": [r[2] for r in rows]}
             path = f"samples-{read_run(self.folder).get('steps', 0)}.json"  # log_table appends: one file an end
             self.client.log_table(self.run_id, table, path)
         self._plot()

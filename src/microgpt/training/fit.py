@@ -19,12 +19,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from microgpt import files
 from microgpt.config.schema import TrainConfig
 from microgpt.data.batches import Batch, Batches
-from microgpt.data.shards import Shards
+from microgpt.data.mixture import Prepared
 from microgpt.errors import OutOfMemoryError
 from microgpt.model.gpt import GPT
 from microgpt.runs.folder import RunFolder
 from microgpt.runtime import StopSignals, quiet_libraries
-from microgpt.tokenizer.base import Tokenizer
 from microgpt.training.checkpoint_io import FolderCheckpointIO
 from microgpt.training.metrics import Metrics, measured_peak_flops
 from microgpt.training.module import GPTModule, Span, Spans
@@ -49,27 +48,24 @@ class _Steps(IterableDataset[Span]):
 
 
 class FixedBatches(Dataset[Batch]):
-    """The validation set in large batches, or the rows spread evenly over it that a run can afford.
+    """The validation set in large batches, or those spread evenly over it that a run can afford.
 
     Args:
-        batches: of the validation set, in its own order.
+        parts: the batches of each data set, in their own order.
         rows: how many rows; 0 is all.
     """
 
-    def __init__(self, batches: Batches, rows: int) -> None:
-        self.batches = batches
-        every = batches.rows.per_epoch
-        group = max(1, batches.batch_size)
-        self._groups = -(-every // group)
-        self._taken = self._groups if not rows else max(1, min(self._groups, rows // group))
+    def __init__(self, parts: list[Batches], rows: int) -> None:
+        every = [(part, number) for part in parts for number in range(part.per_epoch)]
+        count = len(every) if not rows else max(1, min(len(every), rows // parts[0].batch_size))
+        self._taken = [every[i * len(every) // count] for i in range(count)]
 
     def __len__(self) -> int:
-        return self._taken
+        return len(self._taken)
 
     def __getitem__(self, index: int) -> Batch:
-        if index >= self._taken:
-            raise IndexError(index)
-        return self.batches.fixed(index * self._groups // self._taken)
+        part, number = self._taken[index]
+        return part.fixed(number)
 
 
 def _first(items: list[Any]) -> Any:
@@ -114,18 +110,11 @@ def compiled_loss(model: GPT, config: TrainConfig, seconds: float, device: str) 
     return torch.compile(model.loss, dynamic=False)
 
 
-def validation_batches(config: TrainConfig, shards: Shards) -> Batches:
-    """The fixed validation set in batches of about 16 thousand tokens."""
-    rows = max(1, EVAL_TOKENS // config.model.block_size)
-    return Batches(shards.val, config.model.block_size, rows, None, config.data.packing)
-
-
 def fit(
     config: TrainConfig,
     folder: RunFolder,
     model: GPT,
-    shards: Shards,
-    tokenizer: Tokenizer,
+    prepared: Prepared,
     schedule: Schedule,
     device: str,
     precision: str,
@@ -139,8 +128,7 @@ def fit(
         config: every auto resolved.
         folder: the run's, locked by the caller.
         model: with its initial weights.
-        shards: the data.
-        tokenizer: of the data.
+        prepared: the data.
         schedule: learning rate by step.
         device, precision: chosen by `runtime`.
         signals: installed by the caller.
@@ -153,7 +141,8 @@ def fit(
         OutOfMemoryError: the device is too small.
     """
     block, rows = config.model.block_size, config.data.batch_size or 1
-    batches = Batches(shards.train, block, rows, config.seed, config.data.packing)
+    batches = prepared.train_batches(config.data, block, rows, config.seed)
+    tokenizer = prepared.tokenizer
     sizes = tokenizer.token_bytes()
     seconds = estimated_seconds(model.flops_per_token(), config, schedule.end, device)
     module = GPTModule(
@@ -210,7 +199,8 @@ def fit(
         deterministic=trainer_config.deterministic,
         default_root_dir=str(folder.path),
     )
-    val = FixedBatches(validation_batches(config, shards), (trainer_config.eval_batches or 0) * rows)
+    grouped = max(1, EVAL_TOKENS // block)
+    val = FixedBatches(prepared.val_batches(config.data, block, grouped), (trainer_config.eval_batches or 0) * rows)
     started = time.monotonic()
     try:
         trainer.fit(

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from microgpt.config.schema import TrainConfig
-from microgpt.data.batches import Batch, Batches, document_ids
+from microgpt.data.batches import Batch, Batches
+from microgpt.data.mixture import MixedBatches
 from microgpt.errors import DivergedError
 from microgpt.model.gpt import GPT
 from microgpt.training.optimizer import MuonAdamW, make_optimizer
@@ -103,7 +104,7 @@ class GPTModule(pl.LightningModule):
         self,
         model: GPT,
         config: TrainConfig,
-        batches: Batches,
+        batches: Batches | MixedBatches,
         schedule: Schedule,
         token_bytes: Tensor | None,
         precision: str = "f32",
@@ -248,8 +249,8 @@ class GPTModule(pl.LightningModule):
 
     def _skip_bad(self, step: int, loss: Tensor, norm: Tensor, micro_batches: list[Batch]) -> None:
         self.bad_steps += 1
-        documents = sorted({d for b in micro_batches for d in document_ids(self.batches.tokens, b)})
-        shown = ", ".join(map(str, documents[:10])) + (", ..." if len(documents) > 10 else "")
+        documents = sorted({d for b in micro_batches for d in self.batches.documents_of(b)})
+        shown = ", ".join(documents[:10]) + (", ..." if len(documents) > 10 else "")
         what = f"step {step + 1}: loss {loss.item():g}, gradient norm {norm.item():g}; documents {shown}"
         self.print(f"note: update skipped at {what}")
         if self.bad_steps > self.config.trainer.max_bad_steps:

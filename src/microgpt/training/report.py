@@ -10,11 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from microgpt.config.schema import TrainConfig
-from microgpt.data.shards import Shards
+from microgpt.data.mixture import Prepared
 from microgpt.errors import printable
 from microgpt.model.gpt import GPT
 from microgpt.tokenizer.base import Tokenizer
 from microgpt.training.fit import Fitted
+from microgpt.training.samples import prompts_for
 
 CONSOLE = Console(stderr=True)
 
@@ -40,8 +41,7 @@ def _table(title: str, rows: list[tuple[str, str]]) -> None:
 def start_table(
     config: TrainConfig,
     folder: Path,
-    shards: Shards,
-    tokenizer: Tokenizer,
+    prepared: Prepared,
     model: GPT,
     device: str,
     precision: str,
@@ -49,7 +49,8 @@ def start_table(
     note: str,
 ) -> None:
     """Say what will be trained, on what, and how long it may take."""
-    m, t, train, val = config.model, config.trainer, shards.meta["train"], shards.meta["val"]
+    m, t, facts, tokenizer = config.model, config.trainer, prepared.facts, prepared.tokenizer
+    train, val = facts["train"], facts["val"]
     tokens = (config.data.batch_size or 1) * t.accumulate * m.block_size
     steps = t.max_steps + t.additional_steps
     rows = [
@@ -73,19 +74,25 @@ def start_table(
         ("loss", f"a random guess has ln({tokenizer.vocab_size:,}) = {math.log(tokenizer.vocab_size):.2f}"),
         ("run folder", str(folder)),
     ]
+    chat = {name.replace("_", " "): count for name, count in facts["conversations"].items() if count}
+    if chat:
+        rows.insert(1, ("conversations", ", ".join(f"{count:,} {name}" for name, count in chat.items())))
     if note:
         rows.insert(0, ("resume", note))
     _table("", rows)
 
 
-def end_table(folder: Path, fitted: Fitted, vocab_size: int, samples: list[str], tracking: str) -> None:
+def end_table(folder: Path, fitted: Fitted, tokenizer: Tokenizer, samples: list[str], tracking: str) -> None:
     """Say how it went, show samples, and name the next commands."""
     module = fitted.module
     best = module.best
     bits = f", {best.bpb:.3f} bits a byte" if math.isfinite(best.bpb) else ""
     speed = module.tokens_done / module.elapsed if module.elapsed else 0.0
     CONSOLE.print("\n[bold]samples[/bold]")
-    for text in samples:
+    prompts = prompts_for(tokenizer)
+    for number, text in enumerate(samples):
+        if prompts:
+            CONSOLE.print(f"  [dim]{escape(prompts[number])}[/dim]", highlight=False)
         CONSOLE.print("  " + escape(printable(text)) if text else "  [dim](empty)[/dim]", highlight=False)
     CONSOLE.print()
     early = " (stopped early: the validation loss no longer fell)" if fitted.stopped_early else ""
@@ -93,11 +100,11 @@ def end_table(folder: Path, fitted: Fitted, vocab_size: int, samples: list[str],
         "",
         [
             ("validation loss", f"{best.loss:.4f} nats a token at step {best.step:,}{bits}, perplexity "
-             f"{math.exp(min(best.loss, 700)):.2f}; a random guess has {math.log(vocab_size):.4f}"),
+             f"{math.exp(min(best.loss, 700)):.2f}; a random guess has {math.log(tokenizer.vocab_size):.4f}"),
             ("trained", f"{module.steps_done:,} steps{early}, {module.tokens_done:,} tokens in "
              f"{human_seconds(module.elapsed)} ({speed:,.0f} tokens a second)"),
             ("run folder", str(folder)),
-            ("next", f"microgpt generate --model-dir {folder}"),
+            ("next", f"microgpt {'chat' if prompts else 'generate'} --model-dir {folder}"),
             ("", f"python -m microgpt.evaluate run={folder}"),
             ("", f"python -m microgpt.export run={folder}"),
             *([("", "microgpt ui    (compare runs in MLflow)")] if tracking != "off" else []),

@@ -1,4 +1,4 @@
-"""Samples on the way: what the model writes while it learns."""
+"""Samples on the way: what the model writes, or replies, while it learns."""
 
 from __future__ import annotations
 
@@ -10,13 +10,32 @@ from typing import Any
 import pytorch_lightning as pl
 
 from microgpt.config.schema import SamplingConfig
+from microgpt.inference.chat import prompt_sheet, reply_to
 from microgpt.inference.generate import generate
+from microgpt.model.gpt import GPT
 from microgpt.runs.folder import SAMPLES, RunFolder
 from microgpt.tokenizer.base import Tokenizer
 from microgpt.training.module import GPTModule
 
 EVERY_VALIDATIONS = 4
 COUNT, LENGTH = 3, 80
+
+
+def prompts_for(tokenizer: Tokenizer) -> list[str]:
+    """The fixed prompts of a chat model; nothing for a model of plain text."""
+    return prompt_sheet() if tokenizer.is_chat else []
+
+
+def drawn(model: GPT, tokenizer: Tokenizer, sampling: SamplingConfig) -> list[str]:
+    """Samples of a model: replies to the prompt sheet where it is for chat, texts where it is not."""
+    prompts = prompts_for(tokenizer)
+    if not prompts:
+        return [s.text for s in generate(model, tokenizer, sampling)]
+    training = model.training
+    model.eval()
+    replies = [reply_to(model, tokenizer, [("user", p)], sampling).text for p in prompts]
+    model.train(training)
+    return replies
 
 
 class Samples(pl.Callback):
@@ -41,6 +60,9 @@ class Samples(pl.Callback):
         crossed = step // interval > max(0, step - every) // interval
         if trainer.is_global_zero and crossed and math.isfinite(module.val.get("val/loss", math.nan)):
             module.use_average()
-            texts = [s.text for s in generate(module.model, self.tokenizer, self.sampling)]
+            texts = drawn(module.model, self.tokenizer, self.sampling)
             module.use_weights()
-            self.folder.append(SAMPLES, json.dumps({"step": step, "samples": texts}, ensure_ascii=True))
+            line: dict[str, Any] = {"step": step, "samples": texts}
+            if prompts := prompts_for(self.tokenizer):
+                line["prompts"] = prompts
+            self.folder.append(SAMPLES, json.dumps(line, ensure_ascii=True))

@@ -1,0 +1,233 @@
+"""One training run from its config to its last sample, in the order in which things can fail.
+
+torch and Lightning cost seconds to import, so everything that can fail without them does so before.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from microgpt import runtime
+from microgpt.checkpoints.folder import TOKENIZER, find
+from microgpt.checkpoints.model import ModelFolder, load_weights, open_model
+from microgpt.config.auto import Facts, resolved, resolved_shape
+from microgpt.config.build import flat, plain
+from microgpt.config.scan import touched_keys
+from microgpt.config.schema import TokenizerConfig, TrainConfig
+from microgpt.data.mixture import Prepared, prepare_all
+from microgpt.errors import DataError, ModelError, Stopped, UsageError
+from microgpt.runs.find import model_path
+from microgpt.runs.folder import SAMPLES, RunFolder, provenance, read_run
+from microgpt.runs.start import Start
+from microgpt.tokenizer.base import Tokenizer
+from microgpt.tokenizer.load import load_tokenizer
+
+if TYPE_CHECKING:
+    from microgpt.model.gpt import GPT
+    from microgpt.training.fit import Fitted
+    from microgpt.training.schedule import Schedule
+
+
+def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtime.StopSignals) -> None:
+    """Train, score and sample.
+
+    Args:
+        start: the config and what it goes on from.
+        overrides: what the user typed.
+        folder: the run's, locked.
+        signals: installed.
+
+    Raises:
+        MicrogptError: whatever goes wrong, with its exit code.
+    """
+    config = start.config
+    parent = _parent_model(config, overrides) if config.init_from and start.checkpoint is None else None
+    prepared = _data(start, parent)
+    if signals.requested:
+        raise Stopped(signals.requested, "before the first step", "start it again")
+
+    import torch
+
+    from microgpt.training.fit import estimated_seconds, fit
+    from microgpt.training.report import end_table, start_table
+
+    device = runtime.choose_device(config.device.name)
+    precision = runtime.choose_precision(config.device.precision, device)
+    config.device.threads = runtime.set_threads(config.device.threads)
+    config = resolved_shape(config)
+    torch.manual_seed(config.seed)  # dropout draws from it; a resumed run restores its state
+    model = _model(config, prepared.tokenizer, parent)
+    val_rows = sum(b.rows.per_epoch for b in prepared.val_batches(config.data, config.model.block_size, 1))
+    config = resolved(config, Facts(val_rows, model.flops_per_token()))
+    schedule, note = _schedule(config, start)
+    saved = plain(config)
+    saved["resume"], saved["trainer"]["additional_steps"] = "", 0
+    if start.checkpoint is None:
+        folder.write_config(saved)
+    folder.update(
+        name=run_name(config, folder.path),
+        **(provenance() if start.checkpoint is None else {"resumed": runtime.now_iso()}),
+        data=prepared.facts,
+        device=device,
+        precision=precision,
+        parameters=model.parameter_count(),
+        flops_per_token=model.flops_per_token(),
+        vocab_size=prepared.tokenizer.vocab_size,
+        max_steps=schedule.end,
+        ready=True,  # the feeder waits for this
+    )
+    if config.tracking.progress:
+        seconds = estimated_seconds(model.flops_per_token(), config, schedule.end, device)
+        start_table(config, folder.path, prepared, model, device, precision, seconds, note)
+    meta = {
+        "model": {"name": folder.path.name, "data": prepared.facts, "sampling": saved["sampling"]},
+        "state": {"data_fingerprint": prepared.fingerprint, "config": saved},
+    }
+    if precision == "f32" and device == "cpu":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    fitted = fit(config, folder, model, prepared, schedule, device, precision, signals, meta, start.checkpoint)
+    opened, samples = _finish(config, folder, fitted)
+    if config.tracking.progress:
+        end_table(folder.path, fitted, opened.tokenizer, samples, config.tracking.kind)
+
+
+def _parent_model(config: TrainConfig, overrides: list[str]) -> ModelFolder:
+    """The model that `init_from` names; its shape becomes the config's.
+
+    Raises:
+        ModelError: there is none, or the user asked for another shape.
+    """
+    parent = open_model(model_path(config.init_from))
+    typed, _ = touched_keys(overrides, TrainConfig)
+    before, wanted = flat(config.model), flat(parent.config)
+    changed = [k for k in wanted if f"model.{k}" in typed and before[k] != wanted[k] and k != "dropout"]
+    if changed:
+        listed = ", ".join(f"model.{k}={before[k]} (it has {wanted[k]})" for k in changed)
+        raise ModelError(f"init_from={config.init_from} has another shape: {listed}", "leave these keys out")
+    dropout = config.model.dropout
+    config.model = parent.config
+    config.model.dropout = dropout
+    return parent
+
+
+def _data(start: Start, parent: ModelFolder | None) -> Prepared:
+    """The data of the run, with the tokenizer of the run or model that it goes on from.
+
+    Raises:
+        DataError: it is bad, or not what the run was made from.
+    """
+    config = start.config
+    given: Tokenizer | None = parent.tokenizer if parent else None
+    if start.source is not None:
+        kept = start.checkpoint or find(start.source.path / "checkpoints", "latest")
+        given = load_tokenizer(kept / TOKENIZER)
+    if given is None:
+        config.tokenizer = tokenizer_at_hand(config.tokenizer)
+    else:
+        config.tokenizer.kind, config.tokenizer.vocab_size = given.kind, max(258, given.vocab_size)
+    block = config.model.block_size
+    prepared = prepare_all(config.data, config.tokenizer, given, config.tracking.progress, block)
+    if start.source is not None:
+        known = start.source.facts.get("data", {}).get("fingerprint")
+        if known and known != prepared.fingerprint:
+            what = "resumed" if start.checkpoint else "repeated"
+            raise DataError(
+                f"the data has changed since the run was made (its fingerprint differs), so it cannot be {what}",
+                "bring the old file back, or start a new run",
+            )
+    return prepared
+
+
+def tokenizer_at_hand(chosen: TokenizerConfig) -> TokenizerConfig:
+    """The tokenizer config; a trained BPE stands in for cl100k where its ranks are not at hand, if allowed."""
+    if chosen.kind == "cl100k" and chosen.fallback:
+        from microgpt.tokenizer.cl100k import load_encoding
+
+        try:
+            load_encoding()
+        except (DataError, UsageError) as error:
+            print(f"note: {error.what}; a trained BPE of {chosen.vocab_size} tokens is used instead", file=sys.stderr)
+            chosen.kind = "bpe"
+    return chosen
+
+
+def _model(config: TrainConfig, tokenizer: Tokenizer, parent: ModelFolder | None) -> GPT:
+    """The network with its initial weights: drawn from the seed, or those of `init_from`.
+
+    Tokens that the parent did not know get the mean of its rows: unlike a random row it is at home among them.
+    """
+    import torch
+
+    from microgpt.model.gpt import GPT
+
+    model = GPT(config.model, tokenizer.vocab_size)
+    model.init_weights(config.seed)
+    if parent is not None:
+        weights = dict(load_weights(parent).named_parameters())
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                old = weights[name]
+                if old.shape != parameter.shape:
+                    parameter.copy_(old.mean(0, keepdim=True).expand_as(parameter))
+                    parameter[: len(old)] = old
+                else:
+                    parameter.copy_(old)
+    return model
+
+
+def _schedule(config: TrainConfig, start: Start) -> tuple[Schedule, str]:
+    """The learning-rate schedule, and what to tell a user who resumes.
+
+    Raises:
+        ModelError: the run to resume has finished.
+    """
+    from microgpt.training.schedule import extended, from_json, make_schedule
+
+    if start.checkpoint is None:
+        return make_schedule(config.optimizer, config.trainer.max_steps), ""
+    from microgpt.training.checkpoint_io import read_state
+
+    progress = read_state(start.checkpoint)["progress"]
+    schedule, done, more = from_json(progress["schedule"]), int(progress["step"]), config.trainer.additional_steps
+    if more:
+        schedule, words = extended(schedule, done, more)
+        return schedule, f"{more:,} more steps after step {done:,}; the learning rate {words}"
+    if done >= schedule.end:
+        raise ModelError(f"the run has finished its {schedule.end:,} steps", "go on with trainer.additional_steps=N")
+    return schedule, f"resumed at step {done:,} of {schedule.end:,}"
+
+
+def run_name(config: TrainConfig, path: Path) -> str:
+    """What a run is called: as configured, or by its folder; a trial of a sweep by what was swept."""
+    if config.name or not os.environ.get("MICROGPT_SWEEP"):
+        return config.name or path.name
+    swept = [str(w) for w in read_run(path).get("overrides", [])]
+    return f"{path.name} {' '.join(swept)}"[:250]
+
+
+def _finish(config: TrainConfig, folder: RunFolder, fitted: Fitted) -> tuple[ModelFolder, list[str]]:
+    """Draw the last samples from the best checkpoint and complete run.json."""
+    from microgpt.training.samples import drawn, prompts_for
+
+    module = fitted.module
+    opened = open_model(find(folder.checkpoints, "best"))
+    samples = drawn(load_weights(opened), opened.tokenizer, config.sampling)
+    line: dict[str, Any] = {"step": module.best.step, "samples": samples, "final": True}
+    if prompts := prompts_for(opened.tokenizer):
+        line["prompts"] = prompts
+    folder.append(SAMPLES, json.dumps(line))
+    best = {"best_val_loss": module.best.loss, "best_val_bpb": module.best.bpb, "best_step": module.best.step}
+    facts: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in best.items()}
+    folder.update(
+        **facts,
+        steps=module.steps_done,
+        tokens=module.tokens_done,
+        train_seconds=round(module.elapsed, 3),
+        stopped_early=fitted.stopped_early,
+    )
+    return opened, samples
