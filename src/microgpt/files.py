@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -9,7 +10,9 @@ import json
 import os
 import shutil
 import socket
+import sys
 import tempfile
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,8 +53,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` for text, as UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    """`write_bytes` for text, as UTF-8; half a surrogate pair (an odd file name) becomes its escape, as in JSON."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -72,37 +75,67 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def new_folder(target: Path) -> Generator[Path]:
+def new_folder(target: Path, needed: int = 0) -> Generator[Path]:
     """A folder that appears under its name only when everything in it is written and synced.
 
-    Yields the temporary folder beside the target to write into. A target that exists is replaced: it is moved
-    aside first and removed last, so that a kill leaves the old folder or the new one.
+    Yields the temporary folder beside the target to write into. A target that exists changes places with the new
+    folder in one step, so that a kill at any moment leaves the old folder or the new one under the name.
+
+    Args:
+        target: the folder; its parent is made.
+        needed: bytes that will be written, for the message of a full disk; 0 where it is not known before.
 
     Raises:
         DiskError: on any failure of the filesystem; the temporary folder is removed.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    os.chmod(temporary, 0o755)  # mkdtemp makes private folders; these are a user's results
-    aside = temporary.with_suffix(".old")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    except OSError as error:
+        raise disk_error(error, target, needed) from error
+    try:
+        os.chmod(temporary, 0o755)  # mkdtemp makes private folders; these are a user's results
         yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
+        for path in (*temporary.rglob("*"), temporary):
+            if path.is_dir():
+                fsync_folder(path)
+            elif path.is_file():
                 with open(path, "rb") as file:
                     os.fsync(file.fileno())
-        fsync_folder(temporary)
-        if target.exists():
-            os.rename(target, aside)
-        os.rename(temporary, target)
+        put_in_place(temporary, target)
         fsync_folder(target.parent)
     except OSError as error:
-        if aside.exists() and not target.exists():
-            os.rename(aside, target)
-        raise disk_error(error, target, folder_bytes(temporary)) from error
+        raise disk_error(error, target, max(needed, folder_bytes(temporary))) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
+
+
+def put_in_place(new: Path, target: Path) -> None:
+    """Give a folder its name; one that has it already gets the other's, and both are there at every moment."""
+    try:
+        os.rename(new, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if not exchanged(new, target):  # a filesystem that cannot: the old one is away for a moment
+            aside = new.with_suffix(".old")
+            os.rename(target, aside)
+            try:
+                os.rename(new, target)
+            except BaseException:
+                os.rename(aside, target)
+                raise
+            os.rename(aside, new)
+
+
+def exchanged(first: Path, second: Path) -> bool:
+    """Let two paths change places in one system call; false where the system or filesystem cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    one, two, at_cwd, swap = os.fsencode(first), os.fsencode(second), -100, 2
+    if sys.platform == "darwin":
+        return libc.renamex_np(one, two, swap) == 0
+    call = getattr(libc, "renameat2", None)
+    return call is not None and call(at_cwd, one, at_cwd, two, swap) == 0
 
 
 def disk_error(error: OSError, path: Path, needed: int) -> DiskError:
@@ -167,19 +200,32 @@ class FolderLock:
             self._file = open(folder / ".lock", "a+")  # noqa: SIM115 - held until close()
         except OSError as error:
             raise disk_error(error, folder, 0) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not self._taken():
             self._file.seek(0)
             holder = self._file.read().strip() or "unknown"
             self._file.close()
             raise BusyError(
                 f"the folder {folder} is in use by {holder}",
                 "wait for it, stop it, or choose another with hydra.run.dir=",
-            ) from None
+            )
         self._file.truncate(0)
         self._file.write(f"pid {os.getpid()} on {socket.gethostname()}")
         self._file.flush()
+
+    def _taken(self) -> bool:
+        """Take the lock unless a process owns it. Who only asks (`is_locked`) shares it for a moment: try again."""
+        for _ in range(1000):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except OSError:
+                try:
+                    fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except OSError:
+                    return False
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+                time.sleep(0.001)
+        return False
 
     def close(self) -> None:
         """Give the folder back."""

@@ -111,10 +111,12 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.requested = ""
+        self._interrupts = 0
 
     def _note(self, number: int, frame: types.FrameType | None) -> None:
         name = signal.Signals(number).name
-        if self.requested == "SIGINT" and name == "SIGINT":
+        self._interrupts += name == "SIGINT"
+        if self._interrupts > 1:
             os.write(2, b"\nstopped: at once, the last checkpoint stands - go on with resume=latest\n")
             os._exit(130)
         if not self.requested and name == "SIGINT":
@@ -144,6 +146,9 @@ def now_iso() -> str:
 
 def peak_memory_mb() -> float:
     """The most memory that this process has had resident, in MiB."""
+    with suppress(OSError, StopIteration):  # Linux: ru_maxrss would be no less than the parent's at the start
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            return int(next(line for line in file if line.startswith("VmHWM:")).split()[1]) / 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -23,6 +23,8 @@ def run_train(config: TrainConfig, overrides: list[str], output: Path) -> None:
 
     start = started(config, overrides, Path(os.path.relpath(output)))
     config = start.config
+    folder = RunFolder(start.folder)
+    lock = FolderLock(start.folder)
     if start.checkpoint is None and (start.folder / "metrics.jsonl").exists():
         from microgpt.errors import UsageError
 
@@ -30,8 +32,6 @@ def run_train(config: TrainConfig, overrides: list[str], output: Path) -> None:
             f"the folder {start.folder} holds a run already",
             f"go on with it by resume={start.folder}, or choose another with hydra.run.dir=",
         )
-    folder = RunFolder(start.folder)
-    lock = FolderLock(start.folder)
     status = FAILED
     feeder: Any = None
     try:

@@ -7,6 +7,7 @@ beside it are files with the name of a checkpoint, replaced by rename.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -35,18 +36,20 @@ def write_folder(target: Path, contents: Mapping[str, bytes], step: int) -> None
     Raises:
         DiskError: it could not be written; what stood there before still stands.
     """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise files.disk_error(error, target, 0) from error
-    with files.new_folder(target) as folder:
+    with files.new_folder(target, sum(map(len, contents.values()))) as folder:
         listed: dict[str, Any] = {}
         for name, content in contents.items():
             (folder / name).write_bytes(content)
             listed[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         manifest = {"version": VERSION, "step": step, "files": listed}
-        files.write_json(folder / MANIFEST, manifest)
-    verify(target)
+        files.write_json(folder / MANIFEST, {**manifest, "sha256": seal(manifest)})
+        verify(folder)  # before it takes the place of anything
+
+
+def seal(manifest: Mapping[str, Any]) -> str:
+    """The sha256 of a manifest's own content, so that a flipped bit in a step or file name is found too."""
+    content = {k: v for k, v in manifest.items() if k != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -60,6 +63,8 @@ def verify(folder: Path) -> dict[str, Any]:
         manifest: Any = files.read_json(folder / MANIFEST)
         if manifest["version"] > VERSION:
             raise ModelError(f"{folder} was written by a newer microgpt", "update microgpt")
+        if manifest["sha256"] != seal(manifest):
+            raise ModelError(f"{folder / MANIFEST} is damaged: its sha256 differs", mend)
         for name, entry in manifest["files"].items():
             path = folder / Path(name).name
             if path.stat().st_size != entry["bytes"]:
@@ -73,7 +78,7 @@ def verify(folder: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise ModelError(f"{folder} cannot be read: {error.strerror}", mend) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ModelError(f"{folder / MANIFEST} is damaged ({type(error).__name__})", mend) from None
     return manifest
 
@@ -87,7 +92,7 @@ def checkpoints_in(folder: Path) -> list[tuple[int, Path]]:
     """(step, path) of all checkpoints of a run, oldest first, by the step in each manifest."""
     found: list[tuple[int, Path]] = []
     for path in folder.glob("step-*"):
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
             found.append((int(files.read_json(path / MANIFEST)["step"]), path))
     return sorted(found)
 

@@ -110,8 +110,6 @@ def open_model(path: Path) -> ModelFolder:
         raise ModelError(f"{path / META} is damaged ({type(error).__name__}: {error})", "copy it again") from None
     except UsageError as error:
         raise ModelError(f"{path / META}: {error.what}", "copy it again") from None
-    if config.n_embd % config.n_head:
-        raise ModelError(f"{path / META}: n_embd is not divisible by n_head", "copy it again")
     tokenizer = load_tokenizer(path / TOKENIZER)
     if meta.get("vocab_size") != tokenizer.vocab_size:
         raise ModelError(

@@ -19,6 +19,7 @@ from microgpt.errors import ModelError
 
 MAX_HEADER = 16 << 20
 MAX_TENSORS = 50_000
+MAX_DIMENSIONS = 8
 WIDTHS = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 FLOATS = ("F64", "F32", "BF16", "F16")
 MEND = "take the file from its source again, or another checkpoint"
@@ -40,7 +41,7 @@ def read_header(path: Path) -> tuple[Header, int]:
     """
 
     def wrong(reason: str) -> ModelError:
-        return ModelError(f"{path} is not a usable safetensors file: {reason}", MEND)
+        return ModelError(f"{path} is not a usable safetensors file: {reason[:300]}", MEND)
 
     try:
         size = path.stat().st_size
@@ -66,6 +67,8 @@ def read_header(path: Path) -> tuple[Header, int]:
     try:
         for name, entry in entries.items():
             begin, end = (int(v) for v in entry["data_offsets"])
+            if len(entry["shape"]) > MAX_DIMENSIONS:
+                raise wrong(f"a tensor of {len(entry['shape']):,} dimensions")
             shape = tuple(int(v) for v in entry["shape"])
             dtype = str(entry["dtype"])
             if dtype not in WIDTHS:
@@ -99,7 +102,7 @@ def check_shapes(path: Path, header: Header, expected: Mapping[str, tuple[int, .
     missing, foreign = sorted(set(expected) - set(header)), sorted(set(header) - set(expected))
     if missing or foreign:
         what = f"misses {', '.join(missing[:3])}" if missing else f"has unknown {', '.join(foreign[:3])}"
-        raise ModelError(f"{path} does not fit its config: it {what}", MEND)
+        raise ModelError(f"{path} does not fit its config: it {what[:300]}", MEND)
     for name, shape in expected.items():
         dtype, found, _, _ = header[name]
         if found != shape:

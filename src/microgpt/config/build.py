@@ -114,7 +114,10 @@ def _converted(item: Setting, value: Any) -> Any:
         items = [value] if isinstance(value, (str, int, float)) else value
         if not isinstance(items, list):
             raise ValueError
-        return [str(entry) for entry in typing.cast("list[object]", items)]
+        entries = typing.cast("list[object]", items)
+        if any(isinstance(e, bool) or not isinstance(e, (str, int, float)) for e in entries):
+            raise ValueError
+        return [str(entry) for entry in entries]
     if base is bool:
         if not isinstance(value, bool):
             raise ValueError
@@ -152,6 +155,19 @@ def _in_range(item: Setting, value: Any) -> bool:
     )
 
 
+def value_problem(item: Setting, value: Any) -> str:
+    """What is wrong with a value for a setting, or nothing."""
+    near = ""
+    try:
+        converted = _converted(item, value)
+        if _in_range(item, converted):
+            return ""
+        near = nearest(str(converted), item.choices) if item.choices else ""
+    except (ValueError, OverflowError):
+        pass
+    return f"{item.key}={value}: must be {item.range}{near}"
+
+
 def _make(cls: type[T], raw: Mapping[str, Any], prefix: str, root: type, problems: list[str]) -> T:
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
@@ -168,23 +184,18 @@ def _make(cls: type[T], raw: Mapping[str, Any], prefix: str, root: type, problem
             else:
                 problems.append(f"{key}={value!r}: a group takes a mapping")
             continue
-        leaf = settings(cls)[item.name]
-        try:
-            converted = _converted(leaf, value)
-        except (ValueError, OverflowError):
-            problems.append(f"{key}={value}: must be {leaf.range}")
-            continue
-        if not _in_range(leaf, converted):
-            near = nearest(str(converted), leaf.choices) if leaf.choices else ""
-            problems.append(f"{key}={value}: must be {leaf.range}{near}")
-            continue
-        values[item.name] = converted
+        leaf = dataclasses.replace(settings(cls)[item.name], key=key)
+        problem = value_problem(leaf, value)
+        if problem:
+            problems.append(problem)
+        else:
+            values[item.name] = _converted(leaf, value)
     return cls(**values)
 
 
 def _cross_checks(config: Any) -> Iterator[str]:
     """Rules that hold between keys."""
-    model = getattr(config, "model", None)
+    model = getattr(config, "model", config)  # of a stage, or the model's own as a model directory has it
     if isinstance(model, ModelConfig):
         if model.n_embd % model.n_head:
             fits = [h for h in range(1, model.n_embd + 1) if model.n_embd % h == 0 and h <= 64]
@@ -224,7 +235,9 @@ def build(cls: type[T], raw: Mapping[str, Any]) -> T:
     """
     problems: list[str] = []
     config = _make(cls, raw, "", cls, problems)
-    problems.extend(_cross_checks(config))
+    wrong = {p.partition("=")[0] for p in problems}
+    # a rule between keys says nothing where one of them has its default in place of a wrong value
+    problems.extend(p for p in _cross_checks(config) if not any(f"{key}=" in p for key in wrong))
     refuse(problems)
     return config
 

@@ -96,6 +96,7 @@ AUTO = {
 CHOSEN = {
     "data.format": "by the file's ending: `.jsonl`, `.ndjson` and `.json` are JSONL, `.parquet` is Parquet, the rest "
     "is text.",
+    "data.schema": "by the rows themselves: by their fields.",
     "device.name": "cuda where there is one, else mps, else cpu.",
     "device.precision": "bf16 on cuda, f32 elsewhere.",
     "device.compile": "on where the estimated time is above 2 minutes; never on mps, with dropout, or on a CPU "

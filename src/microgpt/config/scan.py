@@ -7,11 +7,13 @@ refused from the text alone.
 
 from __future__ import annotations
 
+import os
 import re
 import typing
+from contextlib import suppress
 from pathlib import Path
 
-from microgpt.config.build import groups, nearest, refuse, settings, unknown_key
+from microgpt.config.build import groups, nearest, refuse, settings, unknown_key, value_problem
 from microgpt.config.search import options
 from microgpt.errors import UsageError
 
@@ -20,14 +22,27 @@ HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.v
 HYDRA_PREFIXES = ("hydra.launcher.", "hydra.sweeper.")
 HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper")
 FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i")
+FLAGS = (
+    *FLAGS_WITH_VALUE,
+    "--multirun",
+    "-m",
+    "--run",
+    "-r",
+    "--resolve",
+    "--hydra-help",
+    "--shell-completion",
+    "-sc",
+)
 FLAGS_REFUSED = ("--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun")
+MAX_DEPTH = 50
 
 
 def _danger(text: str) -> str:
     """Why a piece of config text is refused, or nothing."""
     if "_target_" in text:
         return "_target_ is refused: objects are chosen by name, never built from config"
-    if re.search(r"\$\{\s*(oc\.)?env\s*:", text):
+    # `${env:X}`, and a resolver whose name is itself put together: `${oc.${name}:X}`
+    if re.search(r"\$\{\s*(oc\s*\.\s*)?env\s*:|\$\{[^:{}]*\$\{|\$\{\s*oc\s*\.\s*decode\b", text):
         return "environment variables are refused in config: they would be saved with the run"
     return ""
 
@@ -41,6 +56,12 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
         if word.partition("=")[0] in FLAGS_REFUSED:
             raise UsageError(f"{word.partition('=')[0]} is refused", "put your YAML into ./conf or use --config-dir")
         if word.startswith("-"):
+            flag, equals, value = word.partition("=")
+            if flag not in FLAGS:  # argparse would take any abbreviation of a refused one
+                raise UsageError(f"unknown flag {flag}{nearest(flag, FLAGS)}", "--help lists all keys and flags")
+            if equals:
+                flags += [flag, value]
+                continue
             flags.append(word)
             if word in FLAGS_WITH_VALUE:
                 flags.extend(part for part in [next(words, None)] if part is not None)
@@ -58,7 +79,9 @@ def _check_override(word: str, cls: type, folders: list[Path]) -> str:
     bare = name.lstrip("+~")
     if not equals and not name.startswith("~"):
         return f"{word!r} is not key=value" + nearest(word, [*settings(cls), *groups(cls)])
-    key = bare.partition("@")[0]
+    key, _, package = bare.partition("@")
+    if package.partition(":")[2].startswith("hydra") or package.startswith("hydra"):
+        return f"{bare}: nothing of ours can be put into hydra's own config"
     if key.startswith("hydra"):
         if key in HYDRA_KEYS or key in HYDRA_GROUPS or key.startswith(HYDRA_PREFIXES):
             return ""
@@ -81,7 +104,22 @@ def check_overrides(overrides: list[str], cls: type, folders: list[Path]) -> Non
     Raises:
         UsageError: naming each key with its nearest valid name.
     """
-    refuse([problem for word in overrides if (problem := _check_override(word, cls, folders))])
+    problems = [problem for word in overrides if (problem := _check_override(word, cls, folders))]
+    if problems:  # then build() is never reached: say here what it would say of plain values
+        problems += [problem for word in overrides if (problem := _value_problem(word, cls))]
+    refuse(problems)
+
+
+def _value_problem(word: str, cls: type) -> str:
+    key, _, value = word.lstrip("+").partition("=")
+    item = settings(cls).get(key)
+    if item is None or not re.fullmatch(r"[\w.+-]+", value) or not (item.choices or item.base in (int, float)):
+        return ""
+    plain: typing.Any = None if value == "null" else value
+    if item.base in (int, float):
+        with suppress(ValueError):
+            plain = int(value) if re.fullmatch(r"[+-]?\d+", value) else float(value)
+    return value_problem(item, plain)
 
 
 def _check_yaml(path: Path) -> str:
@@ -95,14 +133,39 @@ def _check_yaml(path: Path) -> str:
         danger = _danger(text)
         if danger:
             return f"{path}: {danger}"
+        depth = 0
         for event in typing.cast("typing.Iterator[typing.Any]", yaml.parse(text, Loader=yaml.SafeLoader)):
             if isinstance(event, yaml.AliasEvent):
                 return f"{path}: YAML aliases (*{event.anchor}) are refused; write the value out"
+            depth += isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent))
+            depth -= isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent))
+            if depth > MAX_DEPTH:
+                return f"{path}: nested too deeply"
             tag = getattr(event, "tag", None)
             if tag:
                 return f"{path}: the YAML tag {tag} is refused"
             if isinstance(event, yaml.ScalarEvent) and _danger(str(event.value)):
                 return f"{path}: {_danger(str(event.value))}"
+        package = re.search(r"#\s*@package\s+(\S+)", text)
+        if package and package[1].startswith("hydra") and "hydra" not in path.parts:
+            return f"{path}: nothing of ours can be put into hydra's own config"
+        content: typing.Any = yaml.safe_load(text)  # harmless by now: no tag, no alias, not deep
+        own = typing.cast("dict[str, typing.Any]", content).get("hydra") if isinstance(content, dict) else None
+        if own is not None:
+            allowed = (
+                ("run", "dir"),
+                ("sweep", "dir"),
+                ("sweep", "subdir"),
+                ("launcher",),
+                ("sweeper",),
+                ("verbose",),
+            )
+            for first, value in own.items() if isinstance(own, dict) else [("", None)]:
+                names = [(first, second) for second in value] if isinstance(value, dict) else [(first,)]
+                if any(n[:1] not in allowed and n not in allowed for n in names or [(first,)]):
+                    return (
+                        f"{path}: of hydra's own keys only {', '.join(HYDRA_KEYS)}, launcher and sweeper can be set"
+                    )
     except UnicodeDecodeError as error:
         return f"{path}: not UTF-8 at byte {error.start}"
     except RecursionError:
@@ -113,12 +176,19 @@ def _check_yaml(path: Path) -> str:
 
 
 def check_yaml_folder(folder: Path) -> None:
-    """Refuse a folder of user YAML that holds tags, aliases, `_target_` or secrets.
+    """Refuse a file, or a folder, of user YAML that holds tags, aliases, `_target_` or secrets.
 
     Raises:
         UsageError: naming each file and reason.
     """
-    problems = [problem for path in sorted(folder.rglob("*.y*ml")) if (problem := _check_yaml(path))]
+    found = [folder] if folder.is_file() else []
+    seen: set[str] = set()
+    for base, folders, names in os.walk(folder, followlinks=True):  # Hydra follows links, so this does
+        folders[:] = [
+            f for f in folders if (real := os.path.realpath(Path(base, f))) not in seen and not seen.add(real)
+        ]
+        found += [Path(base, n) for n in names if n.lower().endswith((".yaml", ".yml"))]
+    problems = [problem for path in sorted(found) if (problem := _check_yaml(path))]
     if problems:
         raise UsageError("; ".join(problems[:5]), "correct the file")
 

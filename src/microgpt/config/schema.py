@@ -113,7 +113,6 @@ class DataConfig:
     max_line_mb: float = setting(
         64.0, "a longer line is refused, so that memory stays bounded", unit="MB", gt=0, le=4096
     )
-    num_proc: int = setting(1, "processes that tokenize", unit="processes", ge=1, le=256)
     workers: int = setting(
         0, "threads that prepare batches ahead; the batches are the same for any number", ge=0, le=64
     )

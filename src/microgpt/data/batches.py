@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -110,6 +112,30 @@ class Batches:
         if not counts.all():
             targets = np.where(counts, targets, IGNORED)
         return Batch(inputs, targets, block.positions, block.segments if self.segmented else None, block.index)
+
+
+class Ahead:
+    """Prepares the batches of coming steps in threads; they are the same as without.
+
+    Args:
+        make: the batches of a step.
+        threads: how many steps are prepared at a time; 0 prepares nothing ahead.
+    """
+
+    def __init__(self, make: Callable[[int], list[Batch]], threads: int) -> None:
+        self._make, self._threads = make, threads
+        self._pool = ThreadPoolExecutor(threads) if threads else None
+        self._coming: dict[int, Future[list[Batch]]] = {}
+
+    def take(self, step: int) -> list[Batch]:
+        """The batches of a step; those of the next ones are begun."""
+        if self._pool is None:
+            return self._make(step)
+        coming = self._coming.pop(step, None)
+        for ahead in range(step + 1, step + 1 + self._threads):
+            if ahead not in self._coming:
+                self._coming[ahead] = self._pool.submit(self._make, ahead)
+        return self._make(step) if coming is None else coming.result()
 
 
 def document_ids(tokens: TokenSet, index: I64) -> list[int]:

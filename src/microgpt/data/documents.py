@@ -9,6 +9,7 @@ Lines end at LF; a CR before it goes. A byte order mark at a file's start goes. 
 from __future__ import annotations
 
 import codecs
+import re
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ from microgpt.errors import DataError
 
 PIECE = 1 << 20  # bytes of a long document that are handled at a time
 SHOWN = 5
+#: a pair of surrogate escapes, half a pair (group 1), or any other escape
+SURROGATES = re.compile(
+    r"\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|(\\u[dD][89a-fA-F][\da-fA-F]{2})|\\."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +99,8 @@ def _lines(file: BinaryIO, name: str, limit: int, bad: BadRows) -> Iterator[tupl
                 raw = file.readline(PIECE)
                 offset += len(raw)
             continue
-        if number == 1:
-            raw = raw.removeprefix(codecs.BOM_UTF8)
+        if number == 1 and raw.startswith(codecs.BOM_UTF8):
+            raw, start = raw[3:], 3
         yield number, start, raw.removesuffix(b"\n").removesuffix(b"\r")
 
 
@@ -156,16 +161,19 @@ def _text_separated(file: BinaryIO, source: Source, data: DataConfig, bad: BadRo
     buffer, offset, line, skipping = b"", 0, 1, False
     while True:
         block = file.read(PIECE)
-        if offset == 0 and not buffer:
-            block = block.removeprefix(codecs.BOM_UTF8)
+        if offset == 0 and not buffer and block.startswith(codecs.BOM_UTF8):
+            block, offset = block[3:], 3
         buffer += block
         pieces = buffer.split(mark)
         buffer = pieces.pop() if block else b""
         for piece in pieces:
-            if not skipping:
+            if not skipping and len(piece) > limit:
+                bad.add(source.path, line, f"document over {limit:,} bytes", " (data.max_line_mb raises the limit)")
+            elif not skipping:
                 text = _decoded(piece, source.path, line, offset, bad)
                 if text is not None and text.strip():
-                    text = text.removeprefix("\n").removesuffix("\n")
+                    text = text.removeprefix("\r\n" if text.startswith("\r\n") else "\n")
+                    text = text.removesuffix("\r\n" if text.endswith("\r\n") else "\n")
                     yield Document(text, "text", text)
             skipping = False
             offset += len(piece) + len(mark)
@@ -245,7 +253,13 @@ def _jsonl(file: BinaryIO, source: Source, data: DataConfig, bad: BadRows) -> It
     def rows() -> Iterator[tuple[int, Any, str]]:
         for number, offset, raw in _lines(file, source.path, int(data.max_line_mb * 2**20), bad):
             text = _decoded(raw, source.path, number, offset, bad)
-            if text is not None:
+            if text is None:
+                continue
+            lone = next((m for m in SURROGATES.finditer(text) if m[1]), None) if "\\u" in text else None
+            if lone:
+                at = offset + len(text[: lone.start()].encode("utf-8"))
+                bad.add(source.path, number, "lone surrogate", f" at byte {at}")
+            else:
                 yield number, *parse_json(text)
 
     return _parsed(rows(), source, data, bad)

@@ -19,6 +19,7 @@ def download(url: str, target: Path, sha256: str) -> Path:
     """
     if target.is_file() and files.sha256_file(target) == sha256:
         return target
+    from http.client import HTTPException
     from urllib.error import URLError
     from urllib.request import urlopen
 
@@ -32,8 +33,8 @@ def download(url: str, target: Path, sha256: str) -> Path:
             while block := answer.read(BLOCK):
                 content += block
                 bar.update(task, advance=len(block))
-    except (URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+    except (URLError, HTTPException, OSError, ValueError) as error:
+        reason = " ".join(str(getattr(error, "reason", error)).split())[:160]
         raise DataError(
             f"{target.name} cannot be downloaded ({reason})",
             f"fetch {url} by hand and set MICROGPT_DATA_DIR to its folder, or use the embedded data=tales",

@@ -18,7 +18,7 @@ from microgpt.config.schema import DataConfig, TokenizerConfig
 from microgpt.data.batches import Batch, Batches, document_ids
 from microgpt.data.documents import BadRows, read_documents
 from microgpt.data.order import key_of, permuted
-from microgpt.data.prepare import prepare, scan
+from microgpt.data.prepare import data_fingerprint, prepare, scan
 from microgpt.data.shards import Shards, TokenSet
 from microgpt.data.sources import CORPORA, find_sources
 from microgpt.errors import DataError, UsageError
@@ -110,14 +110,12 @@ class Prepared:
     @property
     def fingerprint(self) -> str:
         """One hash of the contents of all files, in the order given."""
-        prints = [str(p.meta["data_fingerprint"]) for p in self.parts]
-        return prints[0] if len(prints) == 1 else hashlib.sha256(json.dumps(prints).encode()).hexdigest()
+        return _joined([str(p.meta["data_fingerprint"]) for p in self.parts])
 
     @property
     def tokens_fingerprint(self) -> str:
         """One hash of everything that the tokens were made from."""
-        prints = [p.fingerprint for p in self.parts]
-        return prints[0] if len(prints) == 1 else hashlib.sha256(json.dumps(prints).encode()).hexdigest()
+        return _joined([p.fingerprint for p in self.parts])
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -150,6 +148,21 @@ class Prepared:
         """The fixed validation set, of each data set its own."""
         sets = [_masked(p.val, data) for p in self.parts]
         return [Batches(s, block_size, batch_size, None, data.packing) for s in sets]
+
+
+def _joined(prints: list[str]) -> str:
+    """One fingerprint of several; of one it is that one."""
+    return prints[0] if len(prints) == 1 else hashlib.sha256(json.dumps(prints).encode()).hexdigest()
+
+
+def content_fingerprint(data: DataConfig) -> str:
+    """`Prepared.fingerprint` of a data config, from its files alone.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    configs = mixture_parts(data)[0] if data.mixture else [data]
+    return _joined([data_fingerprint(find_sources(c)) for c in configs])
 
 
 def _masked(tokens: TokenSet, data: DataConfig) -> TokenSet:

@@ -141,7 +141,7 @@ def scan(sources: list[Source], data: DataConfig, progress: _Progress | None = N
                 heapq.heappush(lowest, -share)
                 if len(lowest) > 2:
                     heapq.heappop(lowest)
-    if data.on_bad_rows == "fail":
+    if data.on_bad_rows == "fail" or not documents:
         bad.refuse()
     if not documents:
         why = f" ({bad.total:,} bad rows, {bad.dropped:,} conversations without a reply)"
@@ -281,6 +281,8 @@ def _tokenize(
     if split.by_position:
         ids = np.concatenate(whole) if whole else np.empty(0, dtype)
         cut = len(ids) - int(len(ids) * data.val_fraction)
+        if cut == len(ids):
+            raise DataError("the validation split is empty", "give more text, or a larger data.val_fraction")
         writers["train"].add(ids[:cut])
         writers["val"].add(ids[cut:])
         total = counts["train"]

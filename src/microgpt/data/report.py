@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from microgpt.config.schema import DataConfig
 from microgpt.data.documents import BadRows, read_documents
+from microgpt.data.order import mixed
 from microgpt.data.prepare import scan
 from microgpt.data.sources import Source
 from microgpt.tokenizer.base import BOS, CHAT_TOKENS
 
 NEAR_LIMIT = 50_000
 SHINGLE, PERMUTATIONS, BANDS = 5, 64, 16
-PRIME = (1 << 61) - 1
 
 
 @dataclass
@@ -65,8 +65,7 @@ class NearDuplicates:
 
     def __init__(self, threshold: float) -> None:
         rng = np.random.default_rng(20240713)
-        self._a = rng.integers(1, 1 << 31, PERMUTATIONS, dtype=np.uint64)
-        self._b = rng.integers(0, 1 << 31, PERMUTATIONS, dtype=np.uint64)
+        self._keys = rng.integers(0, 1 << 63, PERMUTATIONS, dtype=np.uint64)
         self._buckets: dict[tuple[int, bytes], int] = {}
         self._signatures: list[npt.NDArray[np.uint64]] = []
         self.threshold, self.found, self.checked = threshold, 0, 0
@@ -79,7 +78,7 @@ class NearDuplicates:
         self.checked += 1
         shingles = {zlib.crc32(" ".join(words[i : i + SHINGLE]).encode()) for i in range(len(words) - SHINGLE + 1)}
         hashes = np.fromiter(shingles, dtype=np.uint64, count=len(shingles))
-        signature = ((hashes[:, None] * self._a + self._b) % np.uint64(PRIME)).min(axis=0)
+        signature = mixed(hashes[:, None] ^ self._keys).min(axis=0)  # a linear hash would leave them correlated
         rows = PERMUTATIONS // BANDS
         candidates: set[int] = set()
         for band in range(BANDS):
@@ -137,7 +136,7 @@ def inspect(
         lengths.append(size)
         held_out = split.is_val(document)
         report.validation_documents += held_out
-        digest = hashlib.blake2b(document.text.encode("utf-8"), digest_size=12).digest()
+        digest = hashlib.blake2b(document.content.encode("utf-8"), digest_size=12).digest()
         if digest in seen:
             report.exact_duplicates += 1
             report.split_leakage += seen[digest] != held_out

@@ -8,6 +8,7 @@ number of rows, so that the batch of any step is found without having made the o
 from __future__ import annotations
 
 import bisect
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -45,18 +46,19 @@ class Units:
     Args:
         tokens: the documents.
         block_size: length of a row.
+        packing: windows can be empty, since a piece of no length takes no room; without packing each is a row, so
+            that their offsets stay within what the last window leaves free and none is empty.
     """
 
-    def __init__(self, tokens: TokenSet, block_size: int) -> None:
-        self._starts, self._block = tokens.starts, block_size
+    def __init__(self, tokens: TokenSet, block_size: int, packing: bool = True) -> None:
+        self._starts, self._block, self._packing = tokens.starts, block_size, packing
         lengths = np.diff(tokens.starts)
-        self.has_windows = bool((lengths > block_size).any())
-        if self.has_windows:
-            counts = np.where(lengths > block_size, -(-lengths // block_size) + 1, 1)
-            self._first = np.concatenate([[0], np.cumsum(counts)])
-            self.count = int(self._first[-1])
-        else:
-            self.count = tokens.documents
+        # only the long documents are remembered, so that memory does not grow with the short ones
+        self._long = np.flatnonzero(lengths > block_size)
+        self._windows = -(-lengths[self._long] // block_size) + packing
+        self._before = np.cumsum(self._windows - 1) - (self._windows - 1)  # extra units before each
+        self.has_windows = bool(len(self._long))
+        self.count = tokens.documents + int((self._windows - 1).sum())
 
     def spans(self, units: I64, key: int | None) -> tuple[I64, I64]:
         """(start, length) of each unit in the token stream; a window can be empty.
@@ -68,13 +70,23 @@ class Units:
         if not self.has_windows:
             start = self._starts[units]
             return start, self._starts[units + 1] - start
-        documents = np.searchsorted(self._first, units, side="right") - 1
+        at = np.searchsorted(self._long + self._before, units, side="right") - 1  # the long document at or before
+        near = np.maximum(at, 0)
+        window = units - self._long[near] - self._before[near]
+        inside = (at >= 0) & (window < self._windows[near])
+        extra = np.where(at >= 0, self._before[near] + self._windows[near] - 1, 0)
+        documents = np.where(inside, self._long[near], units - extra)
         start, end = self._starts[documents], self._starts[documents + 1]
-        window = units - self._first[documents]
-        long = end - start > self._block
+        window = np.where(inside, window, 0)
+        long = inside
+        room = np.full_like(start, self._block)
+        if not self._packing:
+            room = (start - end) % self._block + 1  # what the last window leaves free, and one
         offset = np.zeros_like(start)
         if key is not None:
-            offset = (hashed(documents, key) % np.uint64(self._block)).astype(np.int64)
+            offset = (hashed(documents, key) % room.astype(np.uint64)).astype(np.int64)
+        if not self._packing:  # counted back from the first full window
+            window, offset = window + 1, -offset
         low = np.maximum(start + (window - 1) * self._block + offset, start)
         high = np.minimum(start + window * self._block + offset, end)
         low, high = np.where(long, np.minimum(low, end), start), np.where(long, high, end)
@@ -128,7 +140,7 @@ class Rows:
 
     def __init__(self, tokens: TokenSet, block_size: int, seed: int | None, packing: bool) -> None:
         self.tokens, self.block_size, self.seed, self.packing = tokens, block_size, seed, packing
-        self.units = Units(tokens, block_size)
+        self.units = Units(tokens, block_size, packing)
         total = tokens.positions
         if not packing:
             self.per_epoch = self.units.count
@@ -138,6 +150,7 @@ class Rows:
             self.per_epoch = max(1, total // block_size)
         self._totals: OrderedDict[int, list[int]] = OrderedDict()
         self._chunks: OrderedDict[tuple[int, int], RowBlock] = OrderedDict()
+        self._lock = threading.Lock()  # batches may be prepared ahead by several threads
 
     def _key(self, epoch: int, *more: int) -> int:
         return key_of(self.seed or 0, epoch, *more)
@@ -229,7 +242,8 @@ class Rows:
         while row < first + count:
             epoch, place = divmod(row, self.per_epoch)
             chunk, inside = divmod(place, CHUNK_ROWS)
-            block = self._chunk(epoch, chunk)
+            with self._lock:
+                block = self._chunk(epoch, chunk)
             rows = min(len(block.index) - inside, first + count - row)
             part = slice(inside, inside + rows)
             parts.append(RowBlock(block.index[part], block.positions[part], block.segments[part]))

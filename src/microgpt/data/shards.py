@@ -7,6 +7,7 @@ positions, each with a target, and BOS stands on both of its ends as prior art h
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -85,6 +86,8 @@ class SetWriter:
             self.documents += 1
         self._tokens.write(np.asarray(ids).astype(self._dtype).tobytes())
         if self._mask is not None:
+            if continues:
+                self._mask.seek(-1, os.SEEK_CUR)  # what stood for the closing BOS is this piece's first token
             if self.documents == 1 and not continues:
                 self._mask.write(b"\x00")  # the stream's first BOS is nobody's target
             given = np.ones(len(ids) + 1, np.uint8) if mask is None else np.asarray(mask, np.uint8)

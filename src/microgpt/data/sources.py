@@ -105,7 +105,10 @@ def _regular_files(pattern: str) -> list[Path]:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        found = sorted(glob.glob(str(path), recursive=True))
+        # pathlib's `**` follows no links, where glob's walks loops of them until it has named 2^40 paths
+        root = Path(path.anchor)
+        matches = root.glob(str(path.relative_to(root))) if glob.has_magic(str(path)) else ()
+        found = sorted(str(p) for p in matches if p != path and not p.name.startswith("."))
         if found:
             return [p for f in found for p in _regular_files(f)]
         if error.errno == errno.ELOOP:

@@ -13,6 +13,8 @@ from microgpt.errors import UsageError
 from microgpt.model.gpt import GPT, Cache
 from microgpt.tokenizer.base import Tokenizer
 
+COLDEST = 1e-6  # below it logits over temperature leave the numbers, and the likeliest token always wins
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -65,8 +67,8 @@ def penalised(logits: Tensor, recent: Sequence[int], penalty: float) -> Tensor:
 
 
 def pick(logits: Tensor, recent: Sequence[int], sampling: SamplingConfig, generator: torch.Generator) -> int:
-    """One token from the logits [vocab_size] of a position. Temperature 0 takes the likeliest."""
-    if sampling.temperature == 0:
+    """One token from the logits [vocab_size] of a position. Temperature 0, or next to it, takes the likeliest."""
+    if sampling.temperature < COLDEST:
         return int(penalised(logits, recent, sampling.repetition_penalty).argmax())
     probabilities = torch.softmax(filtered(logits, recent, sampling), dim=-1).cpu()
     return int(torch.multinomial(probabilities, 1, generator=generator))

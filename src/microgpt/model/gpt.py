@@ -307,7 +307,7 @@ class GPT(nn.Module):
         """Summed cross-entropy in nats over the targets that are not -1; arguments as of `forward`."""
         logits = F.linear(self.hidden(tokens, positions, segments), self.head)
         flat = logits.view(-1, self.vocab_size).float() if logits.dtype != torch.float64 else logits.flatten(0, 1)
-        return F.cross_entropy(flat, targets.view(-1), ignore_index=IGNORED, reduction="sum")
+        return F.cross_entropy(flat, targets.reshape(-1), ignore_index=IGNORED, reduction="sum")
 
     def losses(
         self, tokens: Tensor, targets: Tensor, positions: Tensor | None = None, segments: Tensor | None = None
@@ -315,7 +315,7 @@ class GPT(nn.Module):
         """Cross-entropy of each target in nats, shape [rows, tokens], 0 where the target is -1."""
         logits = self.forward(tokens, positions, segments).float()
         each = F.cross_entropy(
-            logits.view(-1, self.vocab_size), targets.view(-1), ignore_index=IGNORED, reduction="none"
+            logits.view(-1, self.vocab_size), targets.reshape(-1), ignore_index=IGNORED, reduction="none"
         )
         return each.view(targets.shape)
 

@@ -52,7 +52,7 @@ class Run:
     @property
     def mlflow_id(self) -> str:
         """The MLflow run id, or nothing."""
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError, ValueError, KeyError, TypeError):
             return str(files.read_json(self.path / MLFLOW)["run_id"])
         return ""
 
@@ -86,6 +86,16 @@ def _listed(runs: list[Run]) -> Iterator[str]:
         yield str(run.path)
 
 
+def as_path(reference: str) -> Path | None:
+    """What a user's word would be as a path; None where it can be none (too long, or a home that nobody has)."""
+    try:
+        path = Path(reference).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return path
+
+
 def find_run(reference: str) -> Run:
     """The run that a user means.
 
@@ -95,8 +105,8 @@ def find_run(reference: str) -> Run:
     Raises:
         ModelError: there is no such run, naming some that there are.
     """
-    path = Path(reference).expanduser()
-    if path.is_dir() and (path / RUN).exists():
+    path = as_path(reference)
+    if path is not None and path.is_dir() and (path / RUN).exists():
         return Run(path.resolve() if path.is_symlink() else path, read_run(path))
     runs = all_runs()
     if reference == LATEST:
@@ -127,7 +137,9 @@ def model_path(reference: str, checkpoint: str = "best") -> Path:
     """
     from microgpt.checkpoints.folder import META, find
 
-    path = Path(reference).expanduser()
-    if path.is_file() or (path / META).exists() or (path.is_dir() and not (path / RUN).exists()):
+    path = as_path(reference)
+    if path is not None and (
+        path.is_file() or (path / META).exists() or (path.is_dir() and not (path / RUN).exists())
+    ):
         return path  # opening it says what is wrong with it, if anything is
     return find(find_run(reference).path / "checkpoints", checkpoint)

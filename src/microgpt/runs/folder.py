@@ -156,7 +156,7 @@ def read_lines(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]
     with suppress(FileNotFoundError), open(path, "rb") as file:
         file.seek(start)
         while (line := file.readline()).endswith(b"\n"):
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 value = json.loads(line)
                 if isinstance(value, dict):
                     yield file.tell(), value
@@ -166,7 +166,7 @@ def read_metrics(path: Path) -> dict[str, dict[int, float]]:
     """All metrics of a run: key to step to value. The last value of a (key, step) counts (after a resume)."""
     found: dict[str, dict[int, float]] = {}
     for _, line in read_lines(path / METRICS):
-        with suppress(KeyError, ValueError, TypeError, AttributeError):
+        with suppress(KeyError, ValueError, TypeError, AttributeError, OverflowError):
             for key, value in _numbers(line["metrics"]).items():
                 found.setdefault(key, {})[int(line["step"])] = value
     return found

@@ -62,6 +62,11 @@ def parse_tokenizer(text: str, source: str) -> Tokenizer:
             raise wrong("not a JSON object")
         if content.get("type") == FORMAT:
             kept = [int(i) for i in content["kept"]]
+            names: Any = content["control"]
+            if not isinstance(names, list) or BOS not in names or len(set(names)) < len(names):
+                raise wrong(f"its control tokens are not different names with {BOS} among them")
+            if not all(isinstance(name, str) for name in names):
+                raise wrong("its control tokens are not texts")
             tokenizer: Tokenizer = Cl100kTokenizer(kept, [str(n) for n in content["control"]])
             if sorted(set(kept)) != kept or (kept and (kept[0] < 0 or kept[-1] >= tokenizer.encoding.n_vocab)):
                 raise wrong("its kept ids are not sorted ids of cl100k_base")
@@ -76,8 +81,12 @@ def parse_tokenizer(text: str, source: str) -> Tokenizer:
         if BOS not in control:
             raise wrong(f"it has no {BOS}")
         if model["type"] == "BPE":
+            if reason := _broken_promise(content):
+                raise wrong(reason)
             return BpeTokenizer(text)
         characters = [c for c in vocabulary if c not in control]
+        if not characters:
+            raise wrong("it has no characters")
         if any(len(c) != 1 for c in characters):
             raise wrong("a char tokenizer with longer tokens")
         tokenizer = CharTokenizer(characters, sorted(control, key=control.__getitem__))
@@ -88,6 +97,28 @@ def parse_tokenizer(text: str, source: str) -> Tokenizer:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception
         raise wrong(f"{type(error).__name__} {str(error)[:120]}") from None
+
+
+def _broken_promise(content: Any) -> str:
+    """Why a BPE file would change, cut or lose text, or take control tokens from it; nothing where it does not."""
+    from tokenizers import pre_tokenizers
+
+    model = content["model"]
+    for key in ("truncation", "padding", "normalizer", "post_processor"):
+        if content.get(key) is not None:
+            return f"{key} is not allowed"
+    for key in ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(key):
+            return f"model.{key} is not allowed"
+    before, after = content["pre_tokenizer"], content["decoder"]
+    if before["type"] != "ByteLevel" or before["add_prefix_space"] or after["type"] != "ByteLevel":
+        return "it is not byte-level"
+    if not set(pre_tokenizers.ByteLevel.alphabet()) <= set(model["vocab"]):
+        return "it does not have all 256 bytes"
+    for token in content["added_tokens"]:
+        if not token["special"] or any(token[key] for key in ("single_word", "lstrip", "rstrip", "normalized")):
+            return f"{token['content']!r} would be taken from text"
+    return ""
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

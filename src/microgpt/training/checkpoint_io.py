@@ -106,29 +106,40 @@ class FolderCheckpointIO(CheckpointIO):
         tensors = {n: torch.from_numpy(a) for n, a in read_arrays(folder / OPTIMIZER, header, start).items()}
         model = load_weights(open_model(folder))
         weights = {name: p.detach() for name, p in model.named_parameters()}
-        loaded: dict[str, Any] = {
-            "pytorch-lightning_version": pl.__version__,
-            "epoch": 0,
-            "global_step": state["progress"]["step"],
-            "progress": state["progress"],
-            "callbacks": state["callbacks"],
-            "lr_schedulers": [],
-            "rng": {n.removeprefix("rng."): t for n, t in tensors.items() if n.startswith("rng.")},
-        }
-        trained = {n.removeprefix("trained."): t for n, t in tensors.items() if n.startswith("trained.")}
-        if trained:
-            loaded["average"], weights = weights, trained
-        loaded["state_dict"] = {f"model.{name}": t for name, t in weights.items()}
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, leaf = name.split(".", 2)
-                entries.setdefault(int(index), {})[leaf] = tensor
-        loaded["optimizer_states"] = [{"state": entries, "param_groups": state["param_groups"]}]
-        return loaded
+        try:
+            return _for_lightning(state, tensors, weights)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(
+                f"{folder} cannot be resumed from: {STATE} or {OPTIMIZER} is damaged ({type(error).__name__})",
+                "take another checkpoint",
+            ) from None
 
     def remove_checkpoint(self, path: Any) -> None:
         raise NotImplementedError("checkpoints are removed by checkpoints.folder.prune")
+
+
+def _for_lightning(state: dict[str, Any], tensors: dict[str, Tensor], weights: dict[str, Tensor]) -> dict[str, Any]:
+    """What Lightning restores, from the parts of a checkpoint."""
+    loaded: dict[str, Any] = {
+        "pytorch-lightning_version": pl.__version__,
+        "epoch": 0,
+        "global_step": state["progress"]["step"],
+        "progress": state["progress"],
+        "callbacks": state["callbacks"],
+        "lr_schedulers": [],
+        "rng": {n.removeprefix("rng."): t for n, t in tensors.items() if n.startswith("rng.")},
+    }
+    trained = {n.removeprefix("trained."): t for n, t in tensors.items() if n.startswith("trained.")}
+    if trained:
+        loaded["average"], weights = weights, trained
+    loaded["state_dict"] = {f"model.{name}": t for name, t in weights.items()}
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, leaf = name.split(".", 2)
+            entries.setdefault(int(index), {})[leaf] = tensor
+    loaded["optimizer_states"] = [{"state": entries, "param_groups": state["param_groups"]}]
+    return loaded
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -142,7 +153,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         if raw["version"] > STATE_VERSION:
             raise ModelError(f"{folder} was written by a newer microgpt", "update microgpt")
         return from_json(raw)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{folder} cannot be resumed from: {STATE} is missing or damaged ({type(error).__name__})",
             "give a checkpoint of a run, not an exported model",

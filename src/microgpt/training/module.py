@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from microgpt.config.schema import TrainConfig
-from microgpt.data.batches import Batch, Batches
+from microgpt.data.batches import Ahead, Batch, Batches
 from microgpt.data.mixture import MixedBatches
 from microgpt.errors import DivergedError
 from microgpt.model.gpt import GPT
@@ -127,6 +127,7 @@ class GPTModule(pl.LightningModule):
         self.clock = Clock()
         self.average: list[Tensor] | None = None
         self._weights: list[Tensor] | None = None
+        self._ahead = Ahead(self._made, config.data.workers)
         self._restored_rng: dict[str, Tensor] = {}
         self._sums: Tensor | None = None
         self._scaler = torch.amp.GradScaler(enabled=precision == "f16")
@@ -185,13 +186,14 @@ class GPTModule(pl.LightningModule):
         self.clock.steps += spent
         self.elapsed += spent
 
+    def _made(self, step: int) -> list[Batch]:
+        accumulate = self.config.trainer.accumulate
+        rank, world = self.global_rank, self.trainer.world_size
+        return [self.batches.micro_batch(step, micro, accumulate, rank, world) for micro in range(accumulate)]
+
     def _micro_batches(self, step: int) -> list[Batch]:
         started = time.perf_counter()
-        accumulate = self.config.trainer.accumulate
-        found = [
-            self.batches.micro_batch(step, micro, accumulate, self.global_rank, self.trainer.world_size)
-            for micro in range(accumulate)
-        ]
+        found = self._ahead.take(step)
         self.clock.data += time.perf_counter() - started
         return found
 

@@ -19,7 +19,7 @@ from microgpt.config.auto import Facts, resolved, resolved_shape
 from microgpt.config.build import flat, plain
 from microgpt.config.scan import touched_keys
 from microgpt.config.schema import TokenizerConfig, TrainConfig
-from microgpt.data.mixture import Prepared, prepare_all
+from microgpt.data.mixture import Prepared, content_fingerprint, prepare_all
 from microgpt.errors import DataError, ModelError, Stopped, UsageError
 from microgpt.runs.find import model_path
 from microgpt.runs.folder import SAMPLES, RunFolder, provenance, read_run
@@ -131,16 +131,15 @@ def _data(start: Start, parent: ModelFolder | None) -> Prepared:
     else:
         config.tokenizer.kind, config.tokenizer.vocab_size = given.kind, max(258, given.vocab_size)
     block = config.model.block_size
-    prepared = prepare_all(config.data, config.tokenizer, given, config.tracking.progress, block)
     if start.source is not None:
         known = start.source.facts.get("data", {}).get("fingerprint")
-        if known and known != prepared.fingerprint:
+        if known and known != content_fingerprint(config.data):
             what = "resumed" if start.checkpoint else "repeated"
             raise DataError(
                 f"the data has changed since the run was made (its fingerprint differs), so it cannot be {what}",
                 "bring the old file back, or start a new run",
             )
-    return prepared
+    return prepare_all(config.data, config.tokenizer, given, config.tracking.progress, block)
 
 
 def tokenizer_at_hand(chosen: TokenizerConfig) -> TokenizerConfig:
