@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint types validate evaluate export pipeline ui reference bench clean
+.PHONY: help setup train test validate evaluate export pipeline chat-model ui reference bench bench-smoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,11 +38,22 @@ export: setup ## export the latest run as safetensors
 pipeline: setup ## validate, train, evaluate and export the embedded names
 	$(BIN)/python -m microgpt.pipeline recipe=names
 
+chat-model: setup ## train a small chat model and make it the default of `microgpt chat`
+	$(BIN)/python -m microgpt.train experiment=chat
+	$(BIN)/python -m microgpt.export run=latest checkpoint=latest output=$(HOME)/.config/microgpt/default-chat-model
+	@echo "next: $(BIN)/microgpt chat"
+
 ui: setup ## open the MLflow UI on 127.0.0.1:5000
 	$(BIN)/microgpt ui
 
 reference: setup ## train the scalar reference on the embedded names
 	$(BIN)/python -m microgpt.reference --stop-after 200
+
+bench: setup ## measure everything and write benchmarks/RESULTS.md (half an hour, on a quiet machine)
+	$(BIN)/python benchmarks/run_all.py
+
+bench-smoke: setup ## run every benchmark script once at the smallest size, to keep them alive
+	$(BIN)/python benchmarks/run_all.py --smoke
 
 clean: ## remove caches of tools (never runs)
 	rm -rf .ruff_cache .pytest_cache dist build src/*.egg-info

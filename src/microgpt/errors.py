@@ -119,6 +119,9 @@ def report(error: BaseException) -> int:
     if isinstance(error, MemoryError):
         print("error: out of memory - lower data.batch_size or model.block_size", file=sys.stderr)
         return MEMORY
+    if isinstance(error, BrokenPipeError):  # whoever read the output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         what = printable(f"{error.strerror or error}{where}")

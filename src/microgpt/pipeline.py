@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from microgpt.config.schema import PipelineConfig
 
 MODULES = {s: f"microgpt.{s}" for s in ("validate", "train", "evaluate", "export")}
+REPLY = "reply"  # not a Hydra app: `microgpt chat-once` on what was exported, with the stage's words as the prompt
 OUTPUTS = {"validate": "report.json", "train": "checkpoints/best", "evaluate": "evaluation.json"}
 
 
@@ -68,10 +69,11 @@ def read_recipe(name: str) -> list[StageRecipe]:
     except (TypeError, KeyError, AttributeError):
         raise UsageError(f"{path} is no recipe", "it needs `stages:`, a list of {stage, overrides}") from None
     for entry in stages:
+        if entry.stage == REPLY:
+            continue
         if entry.stage not in MODULES:
-            raise UsageError(
-                f"{path}: stage {entry.stage!r}{nearest(entry.stage, MODULES)}", f"use {', '.join(MODULES)}"
-            )
+            known = [*MODULES, REPLY]
+            raise UsageError(f"{path}: stage {entry.stage!r}{nearest(entry.stage, known)}", f"use {', '.join(known)}")
         check_arguments(entry.overrides, entry.stage)
     return stages
 
@@ -128,8 +130,11 @@ def run_pipeline(config: PipelineConfig, overrides: list[str], output: Path) -> 
     status = "FAILED"
     try:
         for entry in stages:
-            extra = config.override if entry.stage in ("validate", "train") else []
+            extra = [w for w in config.override if concerns(w, entry.stage)]
             entry = StageRecipe(entry.stage, [*entry.overrides, *extra])
+            if entry.stage == REPLY:
+                rows.append((entry.stage, _reply(entry, done), done.get("export", ""), ""))
+                continue
             inputs = inputs_of(entry, done)
             digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
             known: dict[str, Any] = state.get(entry.stage, {})
@@ -186,12 +191,37 @@ def run_pipeline(config: PipelineConfig, overrides: list[str], output: Path) -> 
         console.print(f"next: microgpt generate --model-dir {done['train']}", highlight=False, soft_wrap=True)
 
 
+def concerns(word: str, stage: str) -> bool:
+    """Whether an override of the whole pipeline belongs to a stage: it has the key, or the group."""
+    from microgpt.config.build import groups, settings
+    from microgpt.config.schema import STAGES
+
+    key = word.partition("=")[0].lstrip("+~")
+    cls = STAGES.get(stage)
+    return stage in ("validate", "train") and cls is not None and (key in settings(cls) or key in groups(cls))
+
+
+def _reply(entry: StageRecipe, done: dict[str, str]) -> str:
+    """What the model answers to the stage's words; it costs a second and is never skipped."""
+    import shlex
+
+    model = done.get("export") or done.get("train") or "latest"
+    words = ["microgpt.cli", "chat-once", model, " ".join(entry.overrides)]
+    print("$ microgpt " + shlex.join(words[1:]), file=sys.stderr)
+    answer = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if answer.returncode:
+        print(answer.stderr, end="", file=sys.stderr)
+        raise SystemExit(answer.returncode)
+    print(answer.stdout, end="")
+    return answer.stdout.strip()
+
+
 def _command(entry: StageRecipe, name: str, done: dict[str, str]) -> tuple[list[str], Path]:
     """The words after `python -m` of a stage, and where its output will be."""
     words = [MODULES[entry.stage], *entry.overrides]
     if entry.stage in ("validate", "train"):
         stamp = runtime.now_iso()[:19].replace("T", "/").replace(":", "-")
-        folder = run_folder(stamp, f"{name}-{entry.stage}", "", "", [], "")
+        folder = run_folder(stamp, f"{name}-{entry.stage}", "", "", "", [], "")
         return [*words, f"hydra.run.dir={folder}"], Path(folder)
     run = done.get("train", "latest")
     if entry.stage == "evaluate":

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 def run_train(config: TrainConfig, overrides: list[str], output: Path) -> None:
     """The stage."""
     from microgpt.files import FolderLock
-    from microgpt.runs.find import point_latest
     from microgpt.runs.folder import FAILED, FINISHED, KILLED, RunFolder
     from microgpt.runs.start import started
+    from microgpt.tracking.start import start_feeder, tracking_uri
 
+    tracking_uri(config.tracking)  # a mistake in it is told before anything is made
     start = started(config, overrides, Path(os.path.relpath(output)))
     config = start.config
     folder = RunFolder(start.folder)
@@ -43,10 +44,7 @@ def run_train(config: TrainConfig, overrides: list[str], output: Path) -> None:
                 facts["from_run"] = config.from_run
             folder.update(**facts, sweep=os.environ.get("MICROGPT_SWEEP", ""))
             if config.tracking.kind != "off":
-                from microgpt.tracking.start import start_feeder
-
                 feeder = start_feeder(start.folder, config.tracking)
-            point_latest(start.folder)
             from microgpt.training.run import train
 
             train(start, overrides, folder, signals)
@@ -56,6 +54,7 @@ def run_train(config: TrainConfig, overrides: list[str], output: Path) -> None:
 
         status = KILLED if isinstance(error, (Stopped, KeyboardInterrupt)) else FAILED
         folder.update(error=str(error)[:500])
+        folder.log(f"ended: {status}, {error}")
         raise
     finally:
         folder.update(status=status, ended=runtime.now_iso())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,7 @@ def run_validate(config: ValidateConfig, overrides: list[str], output: Path) -> 
     failed = bool(report.bad) and config.data.on_bad_rows == "fail"
     folder.update(status="FAILED" if failed else "FINISHED", ended=runtime.now_iso())
     if config.tracking.progress:
-        show(report, output)
+        show(report, output, overrides)
     from microgpt.tracking.results import log_results
 
     numbers = {
@@ -85,6 +86,9 @@ def rows_of(report: DataReport) -> list[tuple[str, str]]:
     def lengths(values: dict[str, float]) -> str:
         return ", ".join(f"{k} {v:,.0f}" for k, v in values.items())
 
+    split = f"{report.validation_documents:,} documents; {report.split_leakage:,} also in training"
+    if report.documents == 1:
+        split = "the last part of the one document"
     share = report.near_duplicates / max(1, report.near_checked)
     return [
         ("files", ", ".join(s["path"] for s in report.sources)),
@@ -94,7 +98,7 @@ def rows_of(report: DataReport) -> list[tuple[str, str]]:
         ("characters a document", lengths(report.characters_per_document)),
         ("tokens a document", lengths(report.tokens_per_document)),
         ("block_size to choose", f"{report.block_size} (holds 99 of 100 documents, up to 1,024)"),
-        ("validation split", f"{report.validation_documents:,} documents; {report.split_leakage:,} also in training"),
+        ("validation split", split),
         ("exact duplicates", f"{report.exact_duplicates:,}"),
         ("near duplicates", f"{report.near_duplicates:,} of {report.near_checked:,} looked at ({share:.1%})"),
         ("control-token spellings", f"{report.control_spellings:,} documents (they stay plain text)"),
@@ -102,7 +106,7 @@ def rows_of(report: DataReport) -> list[tuple[str, str]]:
     ]
 
 
-def show(report: DataReport, output: Path) -> None:
+def show(report: DataReport, output: Path, overrides: list[str]) -> None:
     """Print the report as a table and name the next command."""
     from rich.console import Console
     from rich.markup import escape
@@ -118,10 +122,8 @@ def show(report: DataReport, output: Path) -> None:
     for line in report.bad_shown:
         console.print("  " + escape(printable(line)), style="red")
     console.print(f"\nreport: {output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
-    paths = ",".join(s["path"] for s in report.sources)
-    console.print(
-        f"next:   python -m microgpt.train 'data.path=[{paths}]'", highlight=False, markup=False, soft_wrap=True
-    )
+    words = shlex.join(w for w in overrides if not w.startswith(("near_duplicates", "hydra.")))
+    console.print(f"next:   python -m microgpt.train {words}", highlight=False, markup=False, soft_wrap=True)
 
 
 def html(report: DataReport, characters: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64]) -> str:

@@ -103,7 +103,7 @@ def test_a_group_named_by_the_user_is_taken_whole() -> None:
 def test_an_experiment_named_by_the_user_lays_what_it_changes() -> None:
     saved = plain(compose(["trainer.max_steps=50", "seed=9"]))
     laid = overlaid(saved, ["experiment=micro"], compose(["experiment=micro"]))
-    assert (laid.model.n_embd, laid.data.batch_size, laid.trainer.max_steps, laid.seed) == (16, 1, 50, 9)
+    assert (laid.model.n_embd, laid.data.batch_size, laid.trainer.max_steps, laid.seed) == (16, 1, 1000, 9)
 
 
 def test_wrong_words_over_a_saved_config_are_refused() -> None:
@@ -136,7 +136,7 @@ def test_auto_leaves_nothing_open_and_touches_nothing_that_was_chosen(words: lis
     config = compose(words)
     done = resolved(config, Facts(val_rows=100, flops_per_token=10**6))
     open_keys = ("data.batch_size", "optimizer.learning_rate", "optimizer.warmup_steps", "trainer.eval_interval",
-                 "trainer.checkpoint_interval", "trainer.eval_batches", "trainer.steps_per_call")  # fmt: skip
+                 "trainer.checkpoint_interval", "trainer.eval_batches", "trainer.steps_per_call", "trainer.max_steps")  # fmt: skip
     before, after = flat(config), flat(done)
     for key, value in after.items():
         if before[key] is not None:
@@ -148,12 +148,12 @@ def test_auto_leaves_nothing_open_and_touches_nothing_that_was_chosen(words: lis
 
 
 def test_auto_follows_the_rules_that_the_help_tells() -> None:
-    config = resolved_shape(compose(["model.block_size=256", "trainer.max_steps=1000", "model.n_embd=64"]))
+    config = resolved_shape(compose(["model.block_size=256", "trainer.max_steps=1000", "model.n_embd=64"]), 10**6)
     assert config.data.batch_size == 16
     assert config.optimizer.warmup_steps == 20
     assert config.trainer.eval_interval == config.trainer.checkpoint_interval == 50
     assert config.optimizer.learning_rate == pytest.approx(0.01)
-    wide = resolved_shape(compose(["model.n_embd=640", "model.block_size=8192", "trainer.max_steps=3"]))
+    wide = resolved_shape(compose(["model.n_embd=640", "model.block_size=8192", "trainer.max_steps=3"]), 10**6)
     assert wide.optimizer.learning_rate == pytest.approx(0.001)
     assert (wide.data.batch_size, wide.trainer.eval_interval, wide.optimizer.warmup_steps) == (1, 1, 0)
 

@@ -78,7 +78,7 @@ def test_all_wrong_values_are_reported_at_once() -> None:
     text = mistake("model.n_layer=-1", "model.dropout=7", "optimizer.schedule=linaer", "trainer.max_steps=ten")
     assert text.startswith("4 mistakes")
     for part in (
-        "model.n_layer=-1: must be a whole number from 1 to 1024",
+        "model.n_layer=-1: must be a whole number from 1 to 1,024",
         "model.dropout=7: must be a number from 0 to below 1",
         "optimizer.schedule=linaer: must be linear, cosine, wsd or constant (did you mean linear?)",
         "trainer.max_steps=ten: must be a whole number from 1",

@@ -9,6 +9,7 @@ from microgpt.config.schema import TrainConfig
 
 TOKENS_A_BATCH = 4096
 EVALUATIONS = 20
+EPOCHS, MIN_STEPS, MAX_STEPS = 4, 100, 5000
 EVAL_SHARE = 0.3  # a validation token costs a third of a training token: 0.3 of the tokens is a tenth of the time
 EVAL_FLOPS = 100_000_000_000  # a validation of fewer operations is done in a second or two, so none is spared
 CALL_FLOPS = 2e8  # a training_step of fewer operations is mostly overhead
@@ -21,10 +22,12 @@ class Facts:
     Attributes:
         val_rows: rows of the validation set.
         flops_per_token: of the model, forward and backward.
+        train_tokens: tokens of the training set.
     """
 
     val_rows: int
     flops_per_token: int
+    train_tokens: int = 0
 
 
 def vocabulary(configured: int | None, text_bytes: int) -> int:
@@ -34,11 +37,19 @@ def vocabulary(configured: int | None, text_bytes: int) -> int:
     return max(512, min(4096, text_bytes // 64 // 64 * 64))
 
 
-def resolved_shape(config: TrainConfig) -> TrainConfig:
-    """The config with all autos filled that need no data: batch, learning rate, warm-up, intervals."""
+def resolved_shape(config: TrainConfig, train_tokens: int) -> TrainConfig:
+    """The config with the autos filled that need no model: batch, steps, learning rate, warm-up, intervals.
+
+    Args:
+        config: with autos.
+        train_tokens: tokens of the training set.
+    """
     c = copy.deepcopy(config)
     if c.data.batch_size is None:
         c.data.batch_size = max(1, TOKENS_A_BATCH // c.model.block_size)
+    if c.trainer.max_steps is None:
+        tokens_a_step = c.data.batch_size * c.trainer.accumulate * c.model.block_size
+        c.trainer.max_steps = max(MIN_STEPS, min(MAX_STEPS, EPOCHS * train_tokens // tokens_a_step))
     if c.optimizer.learning_rate is None:
         c.optimizer.learning_rate = min(0.01, 0.64 / c.model.n_embd)  # falls as 1/width (arXiv:2203.03466)
     if c.optimizer.warmup_steps is None:
@@ -52,7 +63,7 @@ def resolved_shape(config: TrainConfig) -> TrainConfig:
 
 def resolved(config: TrainConfig, facts: Facts) -> TrainConfig:
     """The config with every auto filled."""
-    c = resolved_shape(config)
+    c = resolved_shape(config, facts.train_tokens)
     rows = c.data.batch_size or 1
     interval = c.trainer.eval_interval or 1
     tokens_a_step = rows * c.trainer.accumulate * c.model.block_size

@@ -50,11 +50,16 @@ class Setting:
             return ", ".join(self.choices[:-1]) + " or " + self.choices[-1] if self.choices[1:] else self.choices[0]
         if self.base is bool:
             return "true or false"
-        low = f"{self.ge:g}" if self.ge is not None else f"above {self.gt:g}" if self.gt is not None else ""
-        high = f"{self.le:g}" if self.le is not None else f"below {self.lt:g}" if self.lt is not None else ""
+        low = _number(self.ge) if self.ge is not None else f"above {_number(self.gt)}" if self.gt is not None else ""
+        high = _number(self.le) if self.le is not None else f"below {_number(self.lt)}" if self.lt is not None else ""
         words = f"{low} to {high}" if low and high else f"{low} or more" if low else f"up to {high}" if high else ""
         kind = {int: "a whole number", float: "a number", str: "a text"}.get(self.base, "a list of texts")
         return f"{kind}{' from ' if words else ''}{words}" + (" or null (auto)" if self.optional else "")
+
+
+def _number(value: float) -> str:
+    """A limit as people write it."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 @functools.cache

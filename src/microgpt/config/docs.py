@@ -5,7 +5,16 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from microgpt.config.auto import CALL_FLOPS, EVAL_FLOPS, EVAL_SHARE, EVALUATIONS, TOKENS_A_BATCH
+from microgpt.config.auto import (
+    CALL_FLOPS,
+    EPOCHS,
+    EVAL_FLOPS,
+    EVAL_SHARE,
+    EVALUATIONS,
+    MAX_STEPS,
+    MIN_STEPS,
+    TOKENS_A_BATCH,
+)
 from microgpt.config.build import Setting, groups, settings
 from microgpt.config.schema import STAGES, TrainConfig
 from microgpt.config.search import options, shipped_conf
@@ -81,10 +90,11 @@ AUTO = {
     "model.mlp_hidden": "4 times `model.n_embd`; for swiglu 8/3 of it, up to a multiple of 64.",
     "model.init_std": "1/sqrt(`model.n_embd`), at most 0.08.",
     "data.batch_size": f"{TOKENS_A_BATCH:,} tokens: {TOKENS_A_BATCH:,} // `model.block_size` rows, at least 1.",
-    "tokenizer.vocab_size": "4,096; for a small text one token for every 256 bytes (a multiple of 64, at least 512).",
+    "tokenizer.vocab_size": "4,096; for a small text one token for every 64 bytes (a multiple of 64, at least 512).",
     "optimizer.learning_rate": "0.64 / `model.n_embd`, at most 0.01 (falls as 1/width: Yang et al. 2022, "
     "arXiv:2203.03466).",
     "optimizer.warmup_steps": "`trainer.max_steps` // 50.",
+    "trainer.max_steps": f"the training set {EPOCHS} times, from {MIN_STEPS} to {MAX_STEPS:,}.",
     "trainer.eval_interval": f"`trainer.max_steps` // {EVALUATIONS}, at least 1.",
     "trainer.eval_batches": "0 (the whole set) where that costs at most about a tenth of the training time "
     f"({EVAL_SHARE:g} of its tokens, without gradients) or {EVAL_FLOPS:.0e} operations; else as many batches as that "
@@ -96,7 +106,7 @@ AUTO = {
 CHOSEN = {
     "data.format": "by the file's ending: `.jsonl`, `.ndjson` and `.json` are JSONL, `.parquet` is Parquet, the rest "
     "is text.",
-    "data.schema": "by the rows themselves: by their fields.",
+    "data.schema": "that of the first row, told by its fields.",
     "device.name": "cuda where there is one, else mps, else cpu.",
     "device.precision": "bf16 on cuda, f32 elsewhere.",
     "device.compile": "on where the estimated time is above 2 minutes; never on mps, with dropout, or on a CPU "

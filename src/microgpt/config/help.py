@@ -40,9 +40,9 @@ def _row(item: Setting, width: int) -> str:
     unit = f", {item.unit}" if item.unit else ""
     head = f"  {item.key:<32} {_value(item):<12} "
     text = f"{item.help}{unit}{limits}"
-    body = textwrap.wrap(text, max(30, width - 47)) or [""]
-    indent = "\n" + " " * 47
-    return head + ("" if len(head) <= 47 else indent) + indent.join(body)
+    body = textwrap.wrap(text, max(30, width - 48)) or [""]
+    indent = "\n" + " " * 48
+    return head + ("" if len(head) <= 48 else indent) + indent.join(body)
 
 
 def render(stage: str, cls: type[Any]) -> str:

@@ -17,13 +17,15 @@ from microgpt.config.search import shipped_conf
 Stage = Callable[[Any, list[str], Path], None]
 
 
-def run_folder(stamp: str, name: str, resume: str, data: str, path: Any, model: str) -> str:
+def run_folder(stamp: str, name: str, resume: str, source: str, data: str, path: Any, model: str) -> str:
     """The folder of a new run, made here so that two starts in one second get two folders.
 
     With `resume` it is a placeholder: the stage goes to the resumed run's own folder.
     """
     if resume:
         return "."
+    if not name and source:
+        name = f"again-{Path(source).name}"[:60]
     if not name:
         first = str(path if isinstance(path, str) else next(iter(path or [data])))
         source = "".join(c if c.isalnum() else "-" for c in Path(first).stem)[:30].strip("-") or "data"

@@ -172,7 +172,9 @@ class OptimizerConfig:
 class TrainerConfig:
     """How long a run is and what happens on the way. A step is one optimizer step."""
 
-    max_steps: int = setting(1000, "length of the run and of the schedule", unit="steps", ge=1, le=10**9)
+    max_steps: int | None = setting(
+        None, "length of the run and of the schedule (auto: the data four times)", unit="steps", ge=1, le=10**9
+    )
     additional_steps: int = setting(
         0, "with resume=: go on for so many steps after the finished ones", unit="steps", ge=0, le=10**9
     )
@@ -269,7 +271,9 @@ class TrainConfig:
     schema_version: int = setting(SCHEMA_VERSION, "version of this schema; old run folders are migrated", ge=1)
     name: str = setting("", NAME_HELP)
     seed: int = setting(42, "seed of weights, order and dropout", ge=0, le=2**63 - 1)
-    resume: str = setting("", "go on with a run: latest, auto (latest, or a fresh run), a run folder or MLflow id")
+    resume: str = setting(
+        "", "go on with a run: latest, auto (the latest unfinished, or a fresh run), a run folder or MLflow id"
+    )
     init_from: str = setting("", "start from the weights and tokenizer of a run or model folder (fine-tuning)")
     from_run: str = setting("", "train a run again from its record: a run folder or MLflow id")
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -330,7 +334,9 @@ class PipelineConfig:
 
     recipe: str = setting("names", "a recipe of pipelines/, or the path of one")
     force: bool = setting(False, "run every stage, also those whose inputs have not changed")
-    override: list[str] = setting([], "overrides added to those of every train and validate stage")
+    override: list[str] = setting(
+        [], 'overrides for the train and validate stages that have the key; quote each: override=["model=micro"]'
+    )
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 

@@ -25,6 +25,6 @@ def config_folders() -> list[Path]:
 
 
 def options(group: str, folders: list[Path]) -> list[str]:
-    """The choices of a config group: the YAML files in its folders."""
-    found = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
+    """The choices of a config group: the YAML files in its folders, without those that only others build on (_x)."""
+    found = {path.stem for folder in folders for path in (folder / group).glob("*.yaml") if path.stem[0] != "_"}
     return sorted(found)

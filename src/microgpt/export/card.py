@@ -46,7 +46,7 @@ def model_card(opened: ModelFolder, config: TrainConfig | None, facts: dict[str,
         )
     if config is not None:
         lines += ["", "## Config", "", "```"]
-        lines += [f"{key}={value}" for key, value in flat(config).items() if value not in ("", [])]
+        lines += [f"{key}={value}" for key, value in flat(config).items() if value not in ("", [], None)]
         lines.append("```")
     lines += [
         "",

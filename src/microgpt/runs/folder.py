@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from microgpt import files
-from microgpt.errors import ModelError
+from microgpt.errors import ModelError, printable
 from microgpt.runtime import now_iso
 
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
@@ -47,6 +47,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.level = "info"
         self._appending: dict[str, TextIO] = {}
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -93,6 +94,11 @@ class RunFolder:
             with open(path, "rb+") as file:
                 if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
                     file.write(b"\n")
+
+    def log(self, text: str, level: str = "info") -> None:
+        """Append a line to train.log; `debug` lines only where the run's level asks for them."""
+        if level == "info" or self.level == "debug":
+            self.append(LOG, f"{now_iso()} {level} {printable(text)}")
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append a line to metrics.jsonl."""

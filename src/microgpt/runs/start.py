@@ -15,7 +15,7 @@ from microgpt.config.main import run_folder
 from microgpt.config.schema import TrainConfig
 from microgpt.errors import ModelError
 from microgpt.runs.find import Run, all_runs, find_run
-from microgpt.runs.folder import read_config
+from microgpt.runs.folder import FINISHED, read_config
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ def started(config: TrainConfig, overrides: list[str], folder: Path) -> Start:
         return Start(config, folder, None, None)
     reference = config.resume
     if reference == "auto":
-        runs = [run for run in all_runs() if checkpoints_in(run.path / "checkpoints")]
+        runs = [r for r in all_runs() if checkpoints_in(r.path / "checkpoints") and r.status != FINISHED]
         if not runs:
-            print("note: resume=auto found no run; starting a fresh one", file=sys.stderr)
+            print("note: resume=auto found no unfinished run; starting a fresh one", file=sys.stderr)
             stamp = runtime.now_iso()[:19].replace("T", "/").replace(":", "-")
-            made = run_folder(stamp, config.name, "", config.data.corpus, config.data.path, "")
+            made = run_folder(stamp, config.name, "", "", config.data.corpus, config.data.path, "")
             return Start(config, Path(made), None, None)
         reference = str(runs[-1].path)
     chosen = Path(reference)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from microgpt.config.schema import TrackingConfig
+from microgpt.errors import UsageError
 
 PARENT = "MICROGPT_PARENT_RUN"
 LOG = "mlflow.log"
@@ -17,7 +18,13 @@ EXIT_SECONDS = 10.0
 
 
 def tracking_uri(tracking: TrackingConfig) -> str:
-    """Where MLflow's store is: as configured, as MLFLOW_TRACKING_URI says, or the sqlite file in ./mlruns."""
+    """Where MLflow's store is: as configured, as MLFLOW_TRACKING_URI says, or the sqlite file in ./mlruns.
+
+    Raises:
+        UsageError: `tracking=server` and no server is named.
+    """
+    if tracking.kind == "server" and not (tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
+        raise UsageError("tracking=server: no server is named", "set tracking.uri= or MLFLOW_TRACKING_URI")
     return tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
 
 

@@ -154,6 +154,7 @@ def fit(
         precision,
         compiled_loss(model, config, seconds, device),
         lambda: bool(signals.requested),
+        lambda what: folder.log(f"update skipped at {what}"),
     )
     trainer_config = config.trainer
     metrics = Metrics(

@@ -98,6 +98,7 @@ class GPTModule(pl.LightningModule):
         precision: `f32`, `bf16` or `f16`.
         loss: computes the summed loss of a batch; the model's own, or a compiled one.
         should_stop: asked between steps; a true answer ends the span early.
+        on_bad_step: told of every update that was skipped.
     """
 
     def __init__(
@@ -110,11 +111,13 @@ class GPTModule(pl.LightningModule):
         precision: str = "f32",
         loss: Callable[..., Tensor] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        on_bad_step: Callable[[str], None] = lambda what: None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model, self.config, self.batches, self.schedule = model, config, batches, schedule
-        self.token_bytes, self.precision, self.should_stop = token_bytes, precision, should_stop
+        self.token_bytes, self.precision = token_bytes, precision
+        self.should_stop, self.on_bad_step = should_stop, on_bad_step
         self.loss_of: Callable[..., Tensor] = loss or model.loss
         self.steps_done = 0
         self.tokens_done = 0
@@ -255,6 +258,7 @@ class GPTModule(pl.LightningModule):
         shown = ", ".join(documents[:10]) + (", ..." if len(documents) > 10 else "")
         what = f"step {step + 1}: loss {loss.item():g}, gradient norm {norm.item():g}; documents {shown}"
         self.print(f"note: update skipped at {what}")
+        self.on_bad_step(what)
         if self.bad_steps > self.config.trainer.max_bad_steps:
             raise DivergedError(
                 f"training diverged: {self.bad_steps} updates were not finite, the last at {what}",

@@ -52,7 +52,7 @@ def start_table(
     m, t, facts, tokenizer = config.model, config.trainer, prepared.facts, prepared.tokenizer
     train, val = facts["train"], facts["val"]
     tokens = (config.data.batch_size or 1) * t.accumulate * m.block_size
-    steps = t.max_steps + t.additional_steps
+    steps = (t.max_steps or 0) + t.additional_steps
     rows = [
         (
             "data",
@@ -104,9 +104,14 @@ def end_table(folder: Path, fitted: Fitted, tokenizer: Tokenizer, samples: list[
             ("trained", f"{module.steps_done:,} steps{early}, {module.tokens_done:,} tokens in "
              f"{human_seconds(module.elapsed)} ({speed:,.0f} tokens a second)"),
             ("run folder", str(folder)),
-            ("next", f"microgpt {'chat' if prompts else 'generate'} --model-dir {folder}"),
-            ("", f"python -m microgpt.evaluate run={folder}"),
-            ("", f"python -m microgpt.export run={folder}"),
-            *([("", "microgpt ui    (compare runs in MLflow)")] if tracking != "off" else []),
         ],
     )  # fmt: skip
+    following = [
+        f"microgpt {'chat' if prompts else 'generate'} --model-dir {folder}",
+        f"python -m microgpt.evaluate run={folder}",
+        f"python -m microgpt.export run={folder}",
+        *(["microgpt ui    (compare runs in MLflow)"] if tracking != "off" else []),
+    ]
+    for number, line in enumerate(following):
+        # never wrapped: it is there to be copied
+        CONSOLE.print(f"{'next' if not number else '':<17}{line}", soft_wrap=True, highlight=False, markup=False)

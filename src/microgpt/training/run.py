@@ -21,7 +21,7 @@ from microgpt.config.scan import touched_keys
 from microgpt.config.schema import TokenizerConfig, TrainConfig
 from microgpt.data.mixture import Prepared, content_fingerprint, prepare_all
 from microgpt.errors import DataError, ModelError, Stopped, UsageError
-from microgpt.runs.find import model_path
+from microgpt.runs.find import model_path, point_latest
 from microgpt.runs.folder import SAMPLES, RunFolder, provenance, read_run
 from microgpt.runs.start import Start
 from microgpt.tokenizer.base import Tokenizer
@@ -59,16 +59,19 @@ def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtim
     device = runtime.choose_device(config.device.name)
     precision = runtime.choose_precision(config.device.precision, device)
     config.device.threads = runtime.set_threads(config.device.threads)
-    config = resolved_shape(config)
+    config = resolved_shape(config, prepared.facts["train"]["positions"])
     torch.manual_seed(config.seed)  # dropout draws from it; a resumed run restores its state
     model = _model(config, prepared.tokenizer, parent)
     val_rows = sum(b.rows.per_epoch for b in prepared.val_batches(config.data, config.model.block_size, 1))
-    config = resolved(config, Facts(val_rows, model.flops_per_token()))
+    config = resolved(config, Facts(val_rows, model.flops_per_token(), prepared.facts["train"]["positions"]))
     schedule, note = _schedule(config, start)
     saved = plain(config)
-    saved["resume"], saved["trainer"]["additional_steps"] = "", 0
+    saved["resume"], saved["from_run"], saved["trainer"]["additional_steps"] = "", "", 0
     if start.checkpoint is None:
         folder.write_config(saved)
+    folder.level = config.tracking.log_level
+    point_latest(folder.path)  # only now: what fails before this is no run that anybody means by "latest"
+    folder.log(f"{'resumed' if start.checkpoint else 'started'}: {note or 'a fresh run'}; on {device} in {precision}")
     folder.update(
         name=run_name(config, folder.path),
         **(provenance() if start.checkpoint is None else {"resumed": runtime.now_iso()}),
@@ -188,7 +191,7 @@ def _schedule(config: TrainConfig, start: Start) -> tuple[Schedule, str]:
     from microgpt.training.schedule import extended, from_json, make_schedule
 
     if start.checkpoint is None:
-        return make_schedule(config.optimizer, config.trainer.max_steps), ""
+        return make_schedule(config.optimizer, config.trainer.max_steps or 1), ""
     from microgpt.training.checkpoint_io import read_state
 
     progress = read_state(start.checkpoint)["progress"]
@@ -222,6 +225,7 @@ def _finish(config: TrainConfig, folder: RunFolder, fitted: Fitted) -> tuple[Mod
     folder.append(SAMPLES, json.dumps(line))
     best = {"best_val_loss": module.best.loss, "best_val_bpb": module.best.bpb, "best_step": module.best.step}
     facts: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in best.items()}
+    folder.log(f"finished: step {module.steps_done}, best validation loss {module.best.loss:.4f}")
     folder.update(
         **facts,
         steps=module.steps_done,

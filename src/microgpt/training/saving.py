@@ -40,6 +40,7 @@ class Saving(pl.Callback):
         path = self.folder.checkpoints / step_name(step)
         self.metrics.flush(module)  # its running mean is part of the checkpoint
         trainer.save_checkpoint(path)
+        self.folder.log(f"saved {path.name}")
         if trainer.is_global_zero:
             point(self.folder.checkpoints, "latest", path)
             if module.best.step == step and module.validated_at == step:
