@@ -25,6 +25,18 @@ ModelDir = Annotated[
     str, typer.Option("--model-dir", "-m", help="A run, a checkpoint, a model folder, latest or best.")
 ]
 
+Temperature = Annotated[float, typer.Option(min=0, max=100, help="0 takes the likeliest token.")]
+MaxTokens = Annotated[int, typer.Option(min=1, max=1_000_000, help="Most tokens of a reply.")]
+TopK = Annotated[int, typer.Option(min=0, help="Keep the k likeliest tokens; 0 keeps all.")]
+TopP = Annotated[float, typer.Option(min=0.000001, max=1, help="Keep this much probability.")]
+Penalty = Annotated[float, typer.Option(min=0.01, max=10, help="Makes recent tokens less likely; 1 is off.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+MinP = Annotated[float, typer.Option(min=0, max=0.999999, help="Drop tokens below this share of the likeliest's.")]
+LastN = Annotated[int, typer.Option(min=0, help="How many recent tokens the penalty looks at.")]
+MinTokens = Annotated[int, typer.Option(min=0, help="Tokens before the end may come.")]
+Stop = Annotated[list[str] | None, typer.Option(help="Text that ends a reply; may be given again.")]
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -65,6 +77,11 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0, max=100, help="0 takes the likeliest token.")] = 0.7,
     top_k: Annotated[int, typer.Option(min=0, help="Keep the k likeliest tokens; 0 keeps all.")] = 40,
     top_p: Annotated[float, typer.Option(min=0.000001, max=1, help="Keep this much probability.")] = 0.95,
+    min_p: MinP = 0.0,
+    repetition_penalty: Penalty = 1.0,
+    repeat_last_n: LastN = 64,
+    min_new_tokens: MinTokens = 0,
+    stop: Stop = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed; text i is drawn with seed + i.")] = 42,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
@@ -78,7 +95,8 @@ def generate(
 
     sampling = SamplingConfig(
         temperature=temperature, top_k=top_k, top_p=top_p, max_new_tokens=max_new_tokens,
-        num_samples=num_samples, seed=seed,
+        num_samples=num_samples, seed=seed, min_p=min_p, repetition_penalty=repetition_penalty,
+        repeat_last_n=repeat_last_n, min_new_tokens=min_new_tokens, stop=stop or [],
     )  # fmt: skip
     model = load_weights(opened, runtime.choose_device(device))
     for sample in draw(model, opened.tokenizer, sampling, prompt):
@@ -291,22 +309,57 @@ def train(
     words = [f"device={device}"]
     if resume:
         # model, rates, batch and data come from the checkpoint; what is given beside it is checked against it
-        words += [f"resume={resume}", f"trainer.additional_steps={steps}"]
-        words += [f"data.path={input}"] if input else []
+        words += [_word("resume", resume), f"trainer.additional_steps={steps}"]
+        words += [_word("data.path", input)] if input else []
         if chat:
             from microgpt.inference.chat import require_chat
 
             require_chat(_opened(resume).tokenizer)
     else:
-        words += [f"data.path={input}"] if input else ["data=conversations"] if chat else []
+        if chat and input:
+            _require_conversations(input)
+            words += [f"data.format={_chat_format(input)}"] if _chat_format(input) != "auto" else []
+        words += [_word("data.path", input)] if input else ["data=conversations"] if chat else []
         words += [f"data.skip_long={str(skip_long).lower()}", f"data.batch_size={batch_size}"]
         words += [f"trainer.max_steps={steps}", f"optimizer.learning_rate={lr}", f"seed={seed}"]
         words += [f"optimizer.warmup_steps={warmup_steps}", f"model.n_embd={n_embd}", f"model.n_head={n_head}"]
         words += [f"model.n_layer={n_layer}", f"model.block_size={block_size}", f"tokenizer.vocab_size={vocab_size}"]
-        words += [f"device.precision={dtype}", f"hydra.run.dir={output}"]
+        words += [f"device.precision={dtype}", _word("hydra.run.dir", output)]
         words += [f"trainer.checkpoint_interval={checkpoint_every}"] if checkpoint_every else []
     words += override or []
     _run_stage("train", words)
+
+
+def _word(key: str, value: str) -> str:
+    """key=value as Hydra reads it, whatever characters the value has."""
+    import re
+
+    if re.fullmatch(r"[\w./:@~+-]*", value):
+        return f"{key}={value}"
+    quoted = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    tail = len(quoted) - len(quoted.rstrip("\\"))
+    return f"{key}='{quoted}{chr(92) * tail}'"
+
+
+def _require_conversations(path: str) -> None:
+    """Refuse data without a conversation where the user says that it holds some.
+
+    Raises:
+        DataError: there is none.
+    """
+    from microgpt.config.schema import DataConfig
+    from microgpt.data.documents import BadRows, read_documents
+    from microgpt.data.sources import find_sources
+
+    data, bad = DataConfig(path=[path], format=_chat_format(path)), BadRows()
+    if not any(d.turns for d in read_documents(find_sources(data), data, bad)):
+        bad.refuse()
+        raise errors.DataError(f"{path} holds no conversation", "leave --chat out, or give JSONL of {role, content}")
+
+
+def _chat_format(path: str) -> str:
+    """Conversations in a file are JSONL whatever it is called."""
+    return "jsonl" if Path(path).is_file() and Path(path).suffix not in (".jsonl", ".parquet") else "auto"
 
 
 def _run_stage(stage: str, words: list[str]) -> None:
@@ -326,7 +379,7 @@ def validate_dataset(
     override: Annotated[list[str] | None, typer.Argument(help="Further key=value overrides.")] = None,
 ) -> None:
     """Check a data set: path, number of records, count by kind, every bad row."""
-    _run_stage("validate", [f"data.path={path}", *(override or [])])
+    _run_stage("validate", [_word("data.path", path), *(override or [])])
 
 
 @app.command()
@@ -337,8 +390,8 @@ def export(
     override: Annotated[list[str] | None, typer.Argument(help="Further key=value overrides.")] = None,
 ) -> None:
     """Export a model; the same as `python -m microgpt.export`."""
-    words = [f"run={model_dir}", f"dtype={'f16' if half else 'f32'}"]
-    words += [f"output={output}"] if output else []
+    words = [_word("run", model_dir), f"dtype={'f16' if half else 'f32'}"]
+    words += [_word("output", output)] if output else []
     _run_stage("export", [*words, *(override or [])])
 
 
@@ -392,23 +445,24 @@ def _chat_model(reference: str, device: str) -> tuple[Any, Any]:
     return load_weights(opened, runtime.choose_device(device)), opened.tokenizer
 
 
-Temperature = Annotated[float, typer.Option(min=0, max=100, help="0 takes the likeliest token.")]
-MaxTokens = Annotated[int, typer.Option(min=1, max=1_000_000, help="Most tokens of a reply.")]
-TopK = Annotated[int, typer.Option(min=0, help="Keep the k likeliest tokens; 0 keeps all.")]
-TopP = Annotated[float, typer.Option(min=0.000001, max=1, help="Keep this much probability.")]
-Penalty = Annotated[float, typer.Option(min=0.01, max=10, help="Makes recent tokens less likely; 1 is off.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-
-
 def _chat_sampling(
-    temperature: float, max_new_tokens: int, top_k: int, top_p: float, penalty: float, seed: int
+    temperature: float,
+    max_new_tokens: int,
+    top_k: int,
+    top_p: float,
+    penalty: float,
+    seed: int,
+    min_p: float,
+    repeat_last_n: int,
+    min_new_tokens: int,
+    stop: list[str] | None,
 ) -> Any:
     from microgpt.config.schema import SamplingConfig
 
     return SamplingConfig(
         temperature=temperature, max_new_tokens=max_new_tokens, top_k=top_k, top_p=top_p,
-        repetition_penalty=penalty, repeat_last_n=64, seed=seed,
+        repetition_penalty=penalty, repeat_last_n=repeat_last_n, seed=seed, min_p=min_p,
+        min_new_tokens=min_new_tokens, stop=stop or [],
     )  # fmt: skip
 
 
@@ -419,7 +473,11 @@ def chat(
     max_new_tokens: MaxTokens = 180,
     top_k: TopK = 20,
     top_p: TopP = 0.92,
+    min_p: MinP = 0.0,
     repetition_penalty: Penalty = 1.15,
+    repeat_last_n: LastN = 64,
+    min_new_tokens: MinTokens = 20,
+    stop: Stop = None,
     seed: Seed = 42,
     device: Device = "auto",
 ) -> None:
@@ -429,7 +487,22 @@ def chat(
     model, tokenizer = _chat_model(model_dir, device)
     if sys.stdin.isatty():
         print("/help lists the commands, /quit leaves", file=sys.stderr)
-    talk(model, tokenizer, _chat_sampling(temperature, max_new_tokens, top_k, top_p, repetition_penalty, seed))
+    talk(
+        model,
+        tokenizer,
+        _chat_sampling(
+            temperature,
+            max_new_tokens,
+            top_k,
+            top_p,
+            repetition_penalty,
+            seed,
+            min_p,
+            repeat_last_n,
+            min_new_tokens,
+            stop,
+        ),
+    )
 
 
 @app.command("chat-once")
@@ -441,7 +514,11 @@ def chat_once(
     max_new_tokens: MaxTokens = 180,
     top_k: TopK = 20,
     top_p: TopP = 0.92,
+    min_p: MinP = 0.0,
     repetition_penalty: Penalty = 1.15,
+    repeat_last_n: LastN = 64,
+    min_new_tokens: MinTokens = 20,
+    stop: Stop = None,
     seed: Seed = 42,
     device: Device = "auto",
 ) -> None:
@@ -454,7 +531,18 @@ def chat_once(
     loaded, tokenizer = _chat_model(model, device)
     from microgpt.inference.chat import reply_to
 
-    sampling = _chat_sampling(temperature, max_new_tokens, top_k, top_p, repetition_penalty, seed)
+    sampling = _chat_sampling(
+        temperature,
+        max_new_tokens,
+        top_k,
+        top_p,
+        repetition_penalty,
+        seed,
+        min_p,
+        repeat_last_n,
+        min_new_tokens,
+        stop,
+    )
     reply = reply_to(loaded, tokenizer, [("user", text)], sampling)
     if as_json:
         facts = {"role": "assistant", "content": reply.text, "finish": reply.finish, "tokens": reply.tokens}

@@ -47,12 +47,18 @@ class Chat:
         self.drawn += 1
         state = Reply()
         told = False
+
+        def notice() -> None:
+            nonlocal told
+            if state.tokens_dropped and not told:
+                told = True
+                self.write(f"({state.turns_dropped} old turns, {state.tokens_dropped} tokens, no longer fit)\n")
+
         try:
             for piece in stream_reply(self.model, self.tokenizer, turns, sampling, state):
-                if state.tokens_dropped and not told:
-                    told = True
-                    self.write(f"({state.turns_dropped} old turns, {state.tokens_dropped} tokens, no longer fit)\n")
+                notice()
                 self.write(visible(piece))
+            notice()  # of an empty reply too
         except KeyboardInterrupt:
             self.write(" (stopped)")
         self.write("\n" if state.finish != "length" else " (cut: max_new_tokens)\n")
@@ -76,8 +82,12 @@ class Chat:
             self._temperature(rest)
         elif word == "/regenerate":
             if self.turns and self.turns[-1][0] == "assistant":
-                self.turns.pop()
-                self.reply()
+                former = self.turns.pop()
+                try:
+                    self.reply()
+                except UsageError as error:  # a system turn set meanwhile can leave no room
+                    self.turns.append(former)
+                    self.write(f"({error})\n")
             else:
                 self.write("(there is no reply yet)\n")
         elif word == "/save":
@@ -108,7 +118,7 @@ class Chat:
         try:
             files.write_text(Path(name).expanduser(), json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
             self.write(f"(saved {len(messages)} turns to {name})\n")
-        except (MicrogptError, OSError) as error:
+        except (MicrogptError, OSError, ValueError) as error:
             self.write(f"({error})\n")
 
     def message(self, text: str) -> None:

@@ -89,6 +89,10 @@ def rows_of(report: DataReport) -> list[tuple[str, str]]:
     split = f"{report.validation_documents:,} documents; {report.split_leakage:,} also in training"
     if report.documents == 1:
         split = "the last part of the one document"
+    left = (
+        f"{report.dropped:,} conversation{'' if report.dropped == 1 else 's'} without a reply",
+        f"{report.trimmed:,} turn{'' if report.trimmed == 1 else 's'} after the last reply",
+    )
     share = report.near_duplicates / max(1, report.near_checked)
     return [
         ("files", ", ".join(s["path"] for s in report.sources)),
@@ -102,6 +106,7 @@ def rows_of(report: DataReport) -> list[tuple[str, str]]:
         ("exact duplicates", f"{report.exact_duplicates:,}"),
         ("near duplicates", f"{report.near_duplicates:,} of {report.near_checked:,} looked at ({share:.1%})"),
         ("control-token spellings", f"{report.control_spellings:,} documents (they stay plain text)"),
+        *([("left out", f"{left[0]}, {left[1]}")] if report.dropped or report.trimmed else []),
         ("bad rows", f"{report.bad:,}" + "".join(f"; {v:,} {k}" for k, v in report.bad_rows.items())),
     ]
 

@@ -98,7 +98,7 @@ class DataConfig:
     loss_on: str = setting("assistant", "which tokens of conversations count", choices=("assistant", "all"))
     skip_long: bool = setting(False, "leave out documents that do not fit the context; false cuts them")
     mixture: list[str] = setting(
-        [], "several data sets with weights, as name-or-path=weight; takes the place of data.path and data.corpus"
+        [], "several data sets with weights, as name-or-path:weight; takes the place of data.path and data.corpus"
     )
     text_field: str = setting("text", "field that holds the text in JSONL, Parquet and hub rows")
     split: str = setting("train", "which split of a hub data set is read")

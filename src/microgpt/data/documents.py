@@ -211,7 +211,7 @@ def row_problem(row: Any, field_name: str) -> str:
 def _parsed(
     rows: Iterator[tuple[int, Any, str]], source: Source, data: DataConfig, bad: BadRows
 ) -> Iterator[Document]:
-    """Documents from (line, value, problem) rows of one schema: the configured one, or that of the first row."""
+    """Documents from (line, value, problem) rows of one schema: the configured one, or the first one seen."""
     schema = "" if data.schema == "auto" else data.schema
     seen_ids: set[str] = set()
     for number, row, problem in rows:
@@ -219,17 +219,18 @@ def _parsed(
             bad.add(source.path, number, problem)
             continue
         looks = recognised(row, data.text_field)
-        schema = schema or looks or "text"
-        if schema == "text":
+        schema = schema or looks  # a row that looks like nothing does not decide for the file
+        stray = schema == "text" and isinstance(row, list)  # is said below to be no object
+        if looks not in (schema, "") and data.schema == "auto" and not stray:
+            bad.add(source.path, number, f"a {looks} row in a file of {schema} rows")
+            continue
+        if schema in ("text", ""):
             problem = row_problem(row, data.text_field)
             if problem:
                 hint = _field_hint(row, data.text_field) if problem.startswith("no field") else ""
                 bad.add(source.path, number, problem, hint)
             else:
                 yield Document(row[data.text_field], source.format, row[data.text_field])
-            continue
-        if looks not in (schema, "") and data.schema == "auto":
-            bad.add(source.path, number, f"a {looks} row in a file of {schema} rows")
             continue
         try:
             if not isinstance(row, (dict, list)) or (isinstance(row, list) and schema != "messages"):

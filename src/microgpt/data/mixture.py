@@ -182,18 +182,20 @@ def mixture_parts(data: DataConfig) -> tuple[list[DataConfig], list[float]]:
     """A data config for each entry of `data.mixture`, and their weights.
 
     Raises:
-        UsageError: an entry is not name=weight, or names nothing.
+        UsageError: an entry is not name:weight, or names nothing.
     """
     configs: list[DataConfig] = []
     weights: list[float] = []
     for entry in data.mixture:
-        name, equals, text = entry.rpartition("=")
+        name, colon, text = entry.rpartition(":")
         try:
             weight = float(text)
         except ValueError:
             weight = 0.0
-        if not equals or not 0 < weight < 1e9:
-            raise UsageError(f"data.mixture: {entry!r} is not name=weight", "for example tales=0.7,my.jsonl=0.3")
+        if not colon or not 0 < weight < 1e9:
+            raise UsageError(
+                f"data.mixture: {entry!r} is not name:weight", "for example data.mixture=[tales:0.7,my.jsonl:0.3]"
+            )
         if name in CORPORA:
             document = "file" if name == "shakespeare" else data.document
             configs.append(replace(data, path=[], corpus=name, document=document, mixture=[], format="auto"))

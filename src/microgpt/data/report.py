@@ -34,6 +34,8 @@ class DataReport:
     empty: int = 0
     bad_rows: dict[str, int] = field(default_factory=dict)
     bad_shown: list[str] = field(default_factory=list)
+    dropped: int = 0
+    trimmed: int = 0
     exact_duplicates: int = 0
     near_duplicates: int = 0
     near_checked: int = 0
@@ -146,6 +148,7 @@ def inspect(
     report.documents, report.kinds = len(lengths), dict(kinds)
     report.empty = sum(n for reason, n in bad.counts.items() if "blank" in reason)
     report.bad_rows, report.bad_shown = bad.counts, bad.shown
+    report.dropped, report.trimmed = bad.dropped, bad.trimmed
     report.near_duplicates, report.near_checked = near.found, near.checked
     array = np.array(lengths, np.int64)
     report.characters_per_document = percentiles(array)

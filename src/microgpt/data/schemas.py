@@ -117,7 +117,7 @@ def read_sharegpt(row: Any, number: int) -> Parsed:
 def read_records(row: Any, number: int) -> Parsed:
     """Rows with `id` and `record_type`: knowledge, memory, qa, chat, trajectory, preference."""
     kind = row.get("record_type")
-    if kind not in RECORD_FIELDS:
+    if not isinstance(kind, str) or kind not in RECORD_FIELDS:
         raise RowFault(f"record_type {kind!r} is none of {', '.join(RECORD_FIELDS)}"[:120])
     identity = row.get("id")
     if not isinstance(identity, (str, int)) or isinstance(identity, bool) or str(identity).strip() == "":

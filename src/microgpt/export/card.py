@@ -48,14 +48,21 @@ def model_card(opened: ModelFolder, config: TrainConfig | None, facts: dict[str,
         lines += ["", "## Config", "", "```"]
         lines += [f"{key}={value}" for key, value in flat(config).items() if value not in ("", [], None)]
         lines.append("```")
+    chat = opened.tokenizer.is_chat
+    verb = (
+        "microgpt chat --model-dir THIS_FOLDER"
+        if chat
+        else "microgpt generate --model-dir THIS_FOLDER --prompt 'Once'"
+    )
+    lines += ["", "## Use", "", "```", verb, "```", ""]
+    if chat:
+        lines += [
+            "`tokenizer_config.json` has the conversation format as a `chat_template`; Hugging Face renders the same",
+            "ids with it. One exception: text that spells a control token (`<end_turn>`) stays text in microgpt,",
+            "while Hugging Face reads it as the control token. Remove such text before you use the template.",
+            "",
+        ]
     lines += [
-        "",
-        "## Use",
-        "",
-        "```",
-        "microgpt generate --model-dir THIS_FOLDER --prompt 'Once'",
-        "```",
-        "",
         "Small models repeat what they have read and make things up. Do not rely on what it says.",
     ]
     return "\n".join(lines) + "\n"

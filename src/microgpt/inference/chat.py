@@ -11,7 +11,7 @@ from microgpt.config.schema import SamplingConfig
 from microgpt.errors import ModelError, UsageError
 from microgpt.inference.generate import generated_tokens
 from microgpt.model.gpt import GPT
-from microgpt.tokenizer.base import Tokenizer
+from microgpt.tokenizer.base import END_TURN, Tokenizer
 from microgpt.tokenizer.template import encode_turns, generation_prompt
 
 Turn = tuple[str, str]
@@ -24,7 +24,8 @@ class Reply:
     Attributes:
         text: so far.
         tokens: drawn so far.
-        finish: `end` (the model ended its turn), `stop` (a stop text came), `length`, or nothing yet.
+        finish: `end` (the model ended its turn), `control` (another control token came instead), `stop` (a stop text
+            came), `length`, or nothing yet.
         tokens_dropped: tokens of the conversation that did not fit and were left out.
         turns_dropped: turns that these were.
     """
@@ -112,7 +113,12 @@ def stream_reply(
     control = set(tokenizer.control.values())
     sent = 0
     ends = sorted(control)  # the model may end its turn; any other control token ends the reply as well
-    for token in generated_tokens(model, ids, sampling, ends, sampling.seed):
+    last: list[int | None] = []
+
+    def drawn() -> Iterator[int]:
+        last.append((yield from generated_tokens(model, ids, sampling, ends, sampling.seed)))
+
+    for token in drawn():
         state.ids.append(token)
         state.tokens += 1
         text = tokenizer.decode(state.ids)
@@ -128,8 +134,10 @@ def stream_reply(
             sent = held
     if len(state.text) > sent:
         yield state.text[sent:]
-    full = len(ids) + state.tokens > block or state.tokens >= sampling.max_new_tokens
-    state.finish = "length" if full else "end"
+    if last[0] is None:
+        state.finish = "length"
+    else:
+        state.finish = "end" if last[0] == tokenizer.control[END_TURN] else "control"
 
 
 def _unsafe_tail(text: str, stops: Sequence[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,7 +77,7 @@ def pick(logits: Tensor, recent: Sequence[int], sampling: SamplingConfig, genera
 @torch.inference_mode()
 def generated_tokens(
     model: GPT, prompt: Sequence[int], sampling: SamplingConfig, end: Sequence[int], seed: int
-) -> Iterator[int]:
+) -> Generator[int, None, int | None]:
     """Ids that the model draws after a prompt, until an end token, the length limit or a full context.
 
     Args:
@@ -86,6 +86,9 @@ def generated_tokens(
         sampling: how to draw.
         end: ids that end the text; they are not yielded.
         seed: of this sequence.
+
+    Returns:
+        The end token that was drawn, or None where the limit or the context ended the text.
     """
     device, block = model.wte.device, model.config.block_size
     generator = torch.Generator().manual_seed(seed)
@@ -98,12 +101,13 @@ def generated_tokens(
         recent = history[-sampling.repeat_last_n :] if sampling.repeat_last_n else []
         token = pick(logits, recent, sampling, generator)
         if token in end:
-            return
+            return token
         history.append(token)
         yield token
         if cache.length >= block:
-            return
+            return None
         logits = model(torch.tensor([[token]], device=device), cache=cache)[0, -1].float()
+    return None
 
 
 def generate(
