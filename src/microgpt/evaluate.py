@@ -64,7 +64,7 @@ def evaluate_one(reference: str, config: EvaluateConfig, device: str) -> Evaluat
     from microgpt.config.compose import migrated
     from microgpt.config.schema import TrainConfig
     from microgpt.data.baselines import baselines
-    from microgpt.data.mixture import prepare_all
+    from microgpt.data.mixture import content_fingerprint, prepare_all
     from microgpt.errors import DataError
     from microgpt.inference.chat import chat_score, prompt_sheet
     from microgpt.inference.generate import generate
@@ -79,13 +79,13 @@ def evaluate_one(reference: str, config: EvaluateConfig, device: str) -> Evaluat
     trained = build(TrainConfig, migrated(read_config(run.path)))
     block = opened.config.block_size
     shown = config.tracking.progress
-    prepared = prepare_all(trained.data, trained.tokenizer, opened.tokenizer, shown, block)
     known = run.facts.get("data", {}).get("fingerprint")
-    if known and known != prepared.fingerprint:
+    if known and known != content_fingerprint(trained.data):  # before other data meets the tokenizer
         raise DataError(
             f"the data of {run.path} has changed since it was trained: scores would not compare",
             "bring the old file back",
         )
+    prepared = prepare_all(trained.data, trained.tokenizer, opened.tokenizer, shown, block)
     model = load_weights(opened, device)
     batches = prepared.val_batches(trained.data, block, max(1, config.batch_tokens // block))
     with _bar(config.tracking.progress) as progress:

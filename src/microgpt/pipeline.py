@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 MODULES = {s: f"microgpt.{s}" for s in ("validate", "train", "evaluate", "export")}
 REPLY = "reply"  # not a Hydra app: `microgpt chat-once` on what was exported, with the stage's words as the prompt
-OUTPUTS = {"validate": "report.json", "train": "checkpoints/best", "evaluate": "evaluation.json"}
+OUTPUTS = {
+    "validate": "report.json", "train": "checkpoints/best", "evaluate": "evaluation.json",
+    "export": "weights.safetensors",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def run_pipeline(config: PipelineConfig, overrides: list[str], output: Path) -> 
     from rich.table import Table
 
     from microgpt import files
+    from microgpt.errors import debugging
     from microgpt.tracking.start import PARENT, end_parent, start_parent
 
     stages = read_recipe(config.recipe)
@@ -124,6 +128,8 @@ def run_pipeline(config: PipelineConfig, overrides: list[str], output: Path) -> 
     console = Console(stderr=True)
     tracked = config.tracking.kind != "off"
     environment = dict(os.environ)
+    if not debugging():
+        environment.pop("HYDRA_FULL_ERROR", None)  # set for our own Hydra; it would make the stages show tracebacks
     parent = ""
     done: dict[str, str] = {}
     rows: list[tuple[str, str, str, str]] = []

@@ -82,7 +82,7 @@ def _sweep() -> int:
         uri=given.get("tracking.uri", ""), experiment=given.get("tracking.experiment", "microgpt")
     )
     tracked = given.get("tracking", "") != "off" and given.get("tracking.kind", "") != "off"
-    if not tracked or PARENT in os.environ:
+    if not tracked or PARENT in os.environ or not _starts(sys.argv[1:]):
         return stage_main("train", run_train)
     parent = start_parent("sweep " + runtime.now_iso()[:19].replace("T", " "), "sweep", tracking)
     os.environ[PARENT] = parent
@@ -91,6 +91,23 @@ def _sweep() -> int:
     if parent:
         end_parent(parent, {0: "FINISHED", 130: "KILLED", 143: "KILLED"}.get(code, "FAILED"), tracking)
     return code
+
+
+def _starts(words: list[str]) -> bool:
+    """Whether a command line trains: it asks for no help and has no mistake, which `stage_main` would report."""
+    from microgpt.config.compose import check_arguments
+    from microgpt.config.scan import split_arguments
+    from microgpt.errors import UsageError
+
+    if {"--help", "-h", "--version"} & set(words):
+        return False
+    try:
+        overrides, flags = split_arguments([w for w in words if w != "--debug"])
+        folders = [flags[i + 1] for i, f in enumerate(flags[:-1]) if f in ("--config-dir", "-cd")]
+        check_arguments(overrides, "train", Path(folders[0]) if folders else None)
+    except UsageError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

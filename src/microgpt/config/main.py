@@ -96,6 +96,8 @@ def _stage(stage: str, run: Stage) -> None:
         state = HydraConfig.get()
         try:
             run(from_hydra(stage, composed), list(state.overrides.task), Path(state.runtime.output_dir))
+        except SystemExit:  # of a stage in a process of its own, which has said what is wrong
+            raise
         except BaseException as error:
             code = errors.report(error)
             if not multirun or isinstance(error, (errors.Stopped, KeyboardInterrupt)):

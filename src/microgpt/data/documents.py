@@ -226,11 +226,12 @@ def _parsed(
             continue
         if schema in ("text", ""):
             problem = row_problem(row, data.text_field)
+            fields: dict[str, Any] = {} if not isinstance(row, dict) else row
             if problem:
-                hint = _field_hint(row, data.text_field) if problem.startswith("no field") else ""
+                hint = _field_hint(fields, data.text_field) if problem.startswith("no field") else ""
                 bad.add(source.path, number, problem, hint)
             else:
-                yield Document(row[data.text_field], source.format, row[data.text_field])
+                yield Document(fields[data.text_field], source.format, fields[data.text_field])
             continue
         try:
             if not isinstance(row, (dict, list)) or (isinstance(row, list) and schema != "messages"):

@@ -20,7 +20,7 @@ def run_export(config: ExportConfig, overrides: list[str], output: Path) -> None
         ModelError: no such model, or the export is not equal to it.
         UsageError: the output folder holds something else.
     """
-    from microgpt.checkpoints.folder import META
+    from microgpt.checkpoints.folder import META, STATE
     from microgpt.checkpoints.model import open_model
     from microgpt.config.build import build
     from microgpt.config.compose import migrated
@@ -46,6 +46,10 @@ def run_export(config: ExportConfig, overrides: list[str], output: Path) -> None
         target = base / "export" / f"{config.format}-{config.dtype}"
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / META).exists())):
         raise UsageError(f"output={target} holds something that is not an export", "give another folder")
+    if (target / STATE).exists():
+        raise UsageError(f"output={target} is a checkpoint of a run", "give another folder")
+    if config.register and (run is None or not run.mlflow_id or config.tracking.kind == "off"):
+        raise UsageError("register=true needs a run that MLflow knows", "train with tracking=mlflow")
     card = model_card(opened, trained, facts, run.path if run else None)
     proof = export_safetensors(opened, target, config.dtype, card)
     if run:
@@ -56,9 +60,7 @@ def run_export(config: ExportConfig, overrides: list[str], output: Path) -> None
             metrics={f"export/{config.format}_{config.dtype}_max_difference": proof["max_difference"]},
             artifacts=[target / "README.md"],
         )
-    if config.register:
-        if run is None or not run.mlflow_id or config.tracking.kind == "off":
-            raise UsageError("register=true needs a run that MLflow knows", "train with tracking=mlflow")
+    if config.register and run:
         from microgpt.tracking.registry import register
 
         address = register(target, run.mlflow_id, config.alias, config.tracking)

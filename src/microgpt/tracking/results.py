@@ -38,6 +38,8 @@ def log_results(
     """
     if tracking.kind == "off":
         return ""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "8")  # a stage does not wait for a server that is silent
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     from microgpt.tracking.store import experiment_id, log_params, open_client
 
     try:

@@ -14,7 +14,8 @@ from microgpt.errors import UsageError
 
 PARENT = "MICROGPT_PARENT_RUN"
 LOG = "mlflow.log"
-EXIT_SECONDS = 10.0
+EXIT_SECONDS = {"http": 6.0, "sqlite": 10.0}  # a run exits within 10 s of its last step, samples and all
+PARENT_SECONDS = {"http": 15.0, "sqlite": 120.0}  # a server answers or is done without; a first store takes its time
 
 
 def tracking_uri(tracking: TrackingConfig) -> str:
@@ -34,15 +35,16 @@ class Feeder:
     Args:
         process: the helper.
         folder: the run's.
+        seconds: that the end of the run waits for it.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
-        self._process, self._folder = process, folder
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path, seconds: float) -> None:
+        self._process, self._folder, self._seconds = process, folder, seconds
 
     def finish(self) -> None:
         """Give it time to send the rest; what does not go through in time is sent on without us."""
         try:
-            code = self._process.wait(EXIT_SECONDS)
+            code = self._process.wait(self._seconds)
         except subprocess.TimeoutExpired:
             print("note: MLflow is slow; the rest of the metrics is being sent in the background", file=sys.stderr)
             return
@@ -51,9 +53,17 @@ class Feeder:
             print(f"note: MLflow was not reached (see {self._folder / LOG}); send again: {again}", file=sys.stderr)
 
 
+def _where(tracking: TrackingConfig) -> str:
+    return "http" if tracking_uri(tracking).startswith("http") else "sqlite"
+
+
 def _environment(tracking: TrackingConfig) -> dict[str, str]:
     settings = {"uri": tracking_uri(tracking), "experiment": tracking.experiment}
-    return {**os.environ, "MICROGPT_TRACKING": json.dumps(settings), "OMP_NUM_THREADS": "1"}
+    limits = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    }  # the feeder tries again
+    return {**limits, **os.environ, "MICROGPT_TRACKING": json.dumps(settings), "OMP_NUM_THREADS": "1"}
 
 
 def start_feeder(folder: Path, tracking: TrackingConfig) -> Feeder:
@@ -67,7 +77,7 @@ def start_feeder(folder: Path, tracking: TrackingConfig) -> Feeder:
             env=_environment(tracking),
             start_new_session=True,  # a Ctrl-C for the training is not for it
         )
-    return Feeder(process, folder)
+    return Feeder(process, folder, EXIT_SECONDS[_where(tracking)])
 
 
 def start_parent(name: str, kind: str, tracking: TrackingConfig) -> str:
@@ -81,14 +91,19 @@ def end_parent(run_id: str, status: str, tracking: TrackingConfig) -> None:
 
 
 def _parent(tracking: TrackingConfig, *words: str) -> str:
-    done: Any = subprocess.run(
-        [sys.executable, "-m", "microgpt.tracking.parent", *words],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=_environment(tracking),
-        timeout=120,
-    )
+    limit = PARENT_SECONDS[_where(tracking)]
+    try:
+        done: Any = subprocess.run(
+            [sys.executable, "-m", "microgpt.tracking.parent", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=_environment(tracking),
+            timeout=limit,
+        )
+    except subprocess.TimeoutExpired:
+        print(f"note: MLflow has no parent run (no answer in {limit:.0f} s)", file=sys.stderr)
+        return ""
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:200]
         print(f"note: MLflow has no parent run ({reason})", file=sys.stderr)

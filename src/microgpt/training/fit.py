@@ -164,15 +164,16 @@ def fit(
         model.flops_per_token(),
         measured_peak_flops(device),
     )
-    callbacks: list[pl.Callback] = [metrics]
+    callbacks: list[pl.Callback] = []
     if trainer_config.patience:
         stopping = EarlyStopping(
             "val/loss",
             min_delta=trainer_config.min_delta,
             patience=trainer_config.patience,
             check_finite=False,
+            check_on_train_epoch_end=False,  # with the validation, so that its checkpoint holds the outcome
         )
-        callbacks.append(stopping)
+        callbacks.append(stopping)  # before the metrics, which write down how much patience is used
     samples = Samples(folder, tokenizer, config.sampling, trainer_config.sample_interval)
     saving = Saving(
         folder,
@@ -182,7 +183,7 @@ def fit(
         metrics,
         bool(trainer_config.additional_steps),
     )
-    callbacks += [samples, ProgressBar(metrics, config.tracking.progress), saving]
+    callbacks += [metrics, samples, ProgressBar(metrics, config.tracking.progress), saving]
     quiet_libraries()  # again: Lightning has made its loggers louder while it was imported
     accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device]
     trainer = pl.Trainer(

@@ -1,0 +1,108 @@
+"""An export loads again, proves itself in its card, and never writes over anything else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from microgpt.checkpoints.folder import find, verify
+from microgpt.checkpoints.model import load_weights, open_model
+from microgpt.export.safetensors import TOLERANCE, prove
+
+pytestmark = pytest.mark.slow
+
+
+def shares(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its content."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+def test_an_export_gives_the_logits_of_the_checkpoint(warm_anywhere, trained: Path, dtype: str) -> None:
+    words = ["run=outputs/two", f"dtype={dtype}", f"output=exports/{dtype}", "tracking=off"]
+    done = warm_anywhere("export", *words, cwd=trained)
+    folder = trained / "exports" / dtype
+    verify(folder)
+    source = find(trained / "outputs" / "two" / "checkpoints", "best")
+    opened = open_model(folder)
+    assert opened.meta["dtype"] == dtype
+    found = prove(load_weights(open_model(source)), load_weights(opened), dtype)
+    assert found["max_difference"] <= TOLERANCE[dtype]
+    if dtype == "f32":
+        assert found["max_difference"] == 0
+    sizes = [(p / "weights.safetensors").stat().st_size for p in (source, folder)]
+    assert sizes[1] == sizes[0] if dtype == "f32" else sizes[1] < 0.7 * sizes[0]
+    assert opened.tokenizer.encode("anna") == open_model(source).tokenizer.encode("anna")
+    assert f"--model-dir exports/{dtype}" in done.stderr
+
+
+def test_the_card_says_data_config_scores_and_the_proof(warm_anywhere, trained: Path) -> None:
+    warm_anywhere("export", "run=outputs/two", "output=exports/card", "tracking=off", cwd=trained)
+    card = (trained / "exports" / "card" / "README.md").read_text()
+    for section in ("## Data", "## Scores", "## Config", "## Proof"):
+        assert section in card
+    assert "names.txt" in card
+    assert "trainer.max_steps=160" in card
+    assert "val/loss" in card
+    assert "log-probabilities differ by at most 0;" in card
+    assert str(trained) not in card, "a card is given to others: it holds no path of this machine"
+
+
+def test_an_export_takes_no_optimizer_nor_training_state_along(warm_anywhere, trained: Path) -> None:
+    warm_anywhere("export", "run=outputs/one", "tracking=off", cwd=trained)
+    names = set(os.listdir(trained / "outputs" / "one" / "export" / "safetensors-f32"))
+    assert not {"optimizer.safetensors", "training_state.json"} & names
+    assert {"weights.safetensors", "meta.json", "tokenizer.json", "README.md", "MANIFEST.json"} <= names
+
+
+def test_an_export_is_written_over_by_the_next(warm_anywhere, trained: Path) -> None:
+    for dtype in ("f32", "f16"):
+        words = [f"dtype={dtype}", "output=exports/again", "run=outputs/one", "tracking=off"]
+        warm_anywhere("export", *words, cwd=trained)
+    assert open_model(trained / "exports" / "again").meta["dtype"] == "f16"
+
+
+@pytest.mark.parametrize("target", ["photos", "photos/one.jpg"])
+def test_a_folder_that_holds_something_else_is_refused_and_left_alone(
+    warm_anywhere, trained: Path, tmp_path: Path, target: str
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "one.jpg").write_bytes(b"mine")
+    words = ["run=outputs/one", f"output={tmp_path / target}", "tracking=off"]
+    done = warm_anywhere("export", *words, cwd=trained, code=2)
+    (line,) = done.stderr.strip().splitlines()
+    assert "output=" in line
+    assert shares(tmp_path) == {"photos/one.jpg": b"mine"}
+
+
+def test_a_checkpoint_of_a_run_is_no_place_for_an_export(warm_anywhere, trained: Path) -> None:
+    """A checkpoint has a meta.json too: written over, its optimizer would be lost."""
+    target = find(trained / "outputs" / "two" / "checkpoints", "latest")
+    before = shares(target)
+    warm_anywhere("export", "run=outputs/one", f"output={target}", "tracking=off", cwd=trained, code=2)
+    assert shares(target) == before
+
+
+def test_a_failed_export_leaves_nothing(warm_anywhere, trained: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(find(trained / "outputs" / "one" / "checkpoints", "best"), copy)
+    content = bytearray((copy / "weights.safetensors").read_bytes())
+    content[-3] ^= 1
+    (copy / "weights.safetensors").write_bytes(content)
+    output = tmp_path / "exports" / "out"
+    words = [f"run={copy}", f"output={output}", "tracking=off"]
+    done = warm_anywhere("export", *words, cwd=trained, code=4)
+    (line,) = done.stderr.strip().splitlines()
+    assert "weights.safetensors" in line
+    assert not output.parent.exists() or not os.listdir(output.parent)
+
+
+def test_registering_needs_a_run_that_mlflow_knows(warm_anywhere, trained: Path) -> None:
+    words = ["run=outputs/one", "register=true", "output=exports/unknown", "tracking=off"]
+    done = warm_anywhere("export", *words, cwd=trained, code=2)
+    assert "register=true" in done.stderr.splitlines()[-1]
+    assert not (trained / "exports" / "unknown").exists(), "refused before anything is written"
