@@ -5,7 +5,7 @@ measure the reference against: local gradients as tuples, a recursive topologica
 comprehension for every matrix product. It trains the `current` revision on the same documents with the
 same seed, so both sides must print the same losses.
 
-    python bench_original.py names.txt [--steps 30] [--rounds 3]
+    python reference.py names.txt [--steps 30] [--rounds 3]
 
 Runs both sides in turn and prints milliseconds a step; the last line is JSON with the ratio of medians.
 """

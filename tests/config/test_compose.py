@@ -136,7 +136,8 @@ def test_auto_leaves_nothing_open_and_touches_nothing_that_was_chosen(words: lis
     config = compose(words)
     done = resolved(config, Facts(val_rows=100, flops_per_token=10**6))
     open_keys = ("data.batch_size", "optimizer.learning_rate", "optimizer.warmup_steps", "trainer.eval_interval",
-                 "trainer.checkpoint_interval", "trainer.eval_batches", "trainer.steps_per_call", "trainer.max_steps")  # fmt: skip
+                 "trainer.checkpoint_interval", "trainer.eval_batches", "trainer.steps_per_call",
+                 "trainer.max_steps")  # fmt: skip
     before, after = flat(config), flat(done)
     for key, value in after.items():
         if before[key] is not None:
