@@ -23,7 +23,7 @@ train: setup ## train on the embedded data: the main job
 
 test: setup ## run all tests, the linter and the type checker
 	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/pyright
+	$(BIN)/pyright -p pyproject.toml
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 15
 
 validate: setup ## check the embedded data and report on it

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / "src" / "microgpt"
 # Top to bottom. Rooms on one line do not import each other.
 FLOORS = [
     {"cli"},
-    {"repl", "hub", "lab", "serving"},
+    {"hub", "lab", "serving"},
     {"web"},
     {"pipeline"},
     {"validate", "train", "evaluate", "export.__main__"},

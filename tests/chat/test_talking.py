@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from microgpt.cli.repl import Chat
 from microgpt.config.schema import DataConfig, SamplingConfig
 from microgpt.data.documents import BadRows, read_documents
 from microgpt.data.sources import find_sources
@@ -18,7 +19,6 @@ from microgpt.errors import ModelError, UsageError
 from microgpt.inference.chat import Reply, chat_score, fitted, prompt_sheet, repeats, reply_to, stream_reply
 from microgpt.inference.generate import generated_tokens
 from microgpt.model.gpt import GPT
-from microgpt.repl import Chat
 from microgpt.tokenizer.base import BOS, CHAT_TOKENS, END_TURN, Tokenizer
 from microgpt.tokenizer.char import CharTokenizer
 from microgpt.tokenizer.template import encode_turns, generation_prompt
