@@ -152,7 +152,7 @@ def test_train_has_the_flags_and_defaults_of_prior_art() -> None:
     command: Any = typer.main.get_command(cli.app)
     flags = {flag for p in command.commands["train"].params for flag in p.opts}
     assert not set(FLAGS_OF_B) - flags
-    has = {k: p.default for k, p in inspect.signature(cli.train).parameters.items()}
+    has = {k: p.default for k, p in inspect.signature(cli.stages.train).parameters.items()}
     assert {k: has[k] for k in DEFAULTS_OF_B} == DEFAULTS_OF_B
 
 
