@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from common import data_file
+
 from microgpt.reference import PRESETS, Training, read_documents
 
 
@@ -170,13 +172,16 @@ def timed(train_step: Callable[[], float], steps: int) -> tuple[float, list[floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", type=Path)
+    parser.add_argument("names", type=Path, nargs="?", help="a names file; by default that of MICROGPT_DATA_DIR")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--smoke", action="store_true", help="once and small, to see that the script works")
     options = parser.parse_args()
+    if options.smoke:
+        options.steps, options.rounds = 2, 1
     # The recursion reaches as deep as the graph, many thousand frames; the reference has no need of this.
     sys.setrecursionlimit(1_000_000)
-    documents = read_documents(options.names)
+    documents = read_documents(options.names or data_file("names.txt"))
     times: dict[str, list[float]] = {"original style": [], "reference": []}
     for _ in range(options.rounds):
         training = Training(documents, PRESETS["current"])
@@ -192,9 +197,18 @@ def main() -> None:
         distance = max(abs(a - b) for a, b in zip(*losses.values()))
         if distance > 1e-9:
             raise SystemExit(f"the two sides compute different things: losses differ by {distance:.3g}")
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    ratio = medians["original style"] / medians["reference"]
-    print(json.dumps({"ms_per_step": medians, "times_faster": round(ratio, 1), "steps": options.steps}))
+    ours, other = times["reference"], times["original style"]
+    ratios = [x / y for x, y in zip(ours, other)]
+    result = {
+        "name": "a step of the scalar reference over a program in the original's style",
+        "ours": round(statistics.median(ours), 3),
+        "other": round(statistics.median(other), 3),
+        "unit": "ms",
+        "ratio": round(statistics.median(ratios), 4),
+        "ratios": [round(r, 4) for r in ratios],
+        "goal": "at most 1",
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def main() -> None:
         return 1000 * (command(many) - command(few)) / (many - few)
 
     def scalar() -> float:
-        training = reference.Training(reference.read_documents(path), reference.PRESETS["current"], 42)
+        training = reference.Training(reference.read_documents(path), reference.PRESETS["current"])
         started = time.perf_counter()
         for _ in range(20):
             training.step()
