@@ -50,10 +50,9 @@ def main() -> None:
         print(f"== {script}", file=sys.stderr, flush=True)
         lines = measured(script, given.smoke)
         results[script] = {"date": time.strftime("%Y-%m-%d"), "lines": lines}
-    if given.smoke:
-        return
-    known.write_text(json.dumps(results, indent=1) + "\n")
-    write(results)
+        if not given.smoke:
+            known.write_text(json.dumps(results, indent=1) + "\n")
+            write(results)
 
 
 def write(results: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from microgpt import reference
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", 3)
+    given = arguments(__doc__ or "", 2)
     path = data_file("names.txt")
     few, many = (20, 60) if given.smoke else (200, 4200)
     words = ["experiment=micro", f"data.path={path}", "tracking=off", "trainer.eval_batches=1", "hydra.run.dir=run"]

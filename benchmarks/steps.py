@@ -67,7 +67,7 @@ def bare(words: list[str], steps: int) -> float:
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", 5)
+    given = arguments(__doc__ or "", 3)
     for name, (words, few, many, goal) in SHAPES.items():
         if given.smoke:
             few, many = 1, 3

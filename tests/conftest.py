@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,9 @@ import pytest
 from microgpt.runtime import prepare_process
 
 prepare_process()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # started in the background, where shells ignore Ctrl-C: the tests' own processes must hear it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA_DIR = os.environ.get("MICROGPT_DATA_DIR")
 needs_data = pytest.mark.skipif(not DATA_DIR, reason="MICROGPT_DATA_DIR is not set: the larger data is not here")

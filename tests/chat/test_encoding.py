@@ -35,7 +35,7 @@ def document(turns: Turns) -> Document:
 
 def pieces_of(tokenizer: Tokenizer, turns: Turns, block_size: int | None = None, **data: Any) -> tuple[Any, _Encoder]:
     encoder = _Encoder(tokenizer, DataConfig(**data), block_size)
-    ((_, pieces),) = encoder.encoded([document(turns)])
+    ((_, pieces),) = encoder.pieces([document(turns)], encoder.ids_of([document(turns)]))
     return pieces, encoder
 
 
@@ -56,7 +56,7 @@ def replies(tokenizer: Tokenizer, turns: Turns) -> list[int]:
 def written(folder: Path, tokenizer: Tokenizer, talks: Sequence[Turns], block_size: int) -> TokenSet:
     writer = SetWriter(folder, "train", "uint16", tokenizer.bos, masked=True)
     encoder = _Encoder(tokenizer, DataConfig(), block_size)
-    for _, pieces in encoder.encoded([document(t) for t in talks]):
+    for _, pieces in encoder.pieces([document(t) for t in talks], encoder.ids_of([document(t) for t in talks])):
         for ids, mask in pieces:
             writer.add(ids, mask)
     writer.close()
@@ -165,7 +165,7 @@ def test_skip_long_keeps_texts_whose_tokens_with_both_bos_fit_block_size_and_one
     size = len(tokenizer.encode(text.text)) + 2
     for block, kept in ((size - 1, 1), (size - 2, 0)):
         encoder = _Encoder(tokenizer, DataConfig(skip_long=True), block)
-        ((_, pieces),) = encoder.encoded([text])
+        ((_, pieces),) = encoder.pieces([text], encoder.ids_of([text]))
         assert (len(pieces), encoder.skipped) == (kept, 1 - kept)
 
 

@@ -30,7 +30,7 @@ def test_a_model_directory_speaks_through_the_reference(tmp_path: Path, preset: 
     tokens = [tokenizer.bos, *tokenizer.encode("badge")]
     logits = load_weights(opened)(torch.tensor([tokens]))[0]
     loss = torch.nn.functional.cross_entropy(logits, torch.tensor([*tokens[1:], tokenizer.bos]))
-    assert scalar.loss([*tokens, tokenizer.bos]).data == pytest.approx(float(loss), abs=1e-5)
+    assert scalar.loss([*tokens, tokenizer.bos]).data == pytest.approx(loss.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("preset", ["micro", "micro_first"])

@@ -216,7 +216,7 @@ import os, signal, sys
 from microgpt.config.schema import DataConfig, TokenizerConfig
 from microgpt.data import prepare, shards
 where, number, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-owner, name = {"add": (shards.SetWriter, "add"), "close": (shards.SetWriter, "close"), "rename": (os, "rename"),
+owner, name = {"add_all": (shards.SetWriter, "add_all"), "close": (shards.SetWriter, "close"), "rename": (os, "rename"),
                "fsync": (os, "fsync"), "replace": (os, "replace")}[where]
 real, calls = getattr(owner, name), 0
 def deadly(*args, **more):
@@ -231,7 +231,7 @@ prepare.prepare(DataConfig(path=[path]), TokenizerConfig(kind="char"), show_prog
 
 
 @pytest.mark.parametrize(
-    "where, number", [("add", 1), ("add", 150), ("close", 2), ("replace", 1), ("fsync", 2), ("rename", 1)]
+    "where, number", [("add_all", 1), ("add_all", 2), ("close", 2), ("replace", 1), ("fsync", 2), ("rename", 1)]
 )
 def test_a_kill_while_tokenizing_leaves_no_half_cache(
     where: str, number: int, tmp_path: Path, own_cache: Path

@@ -29,7 +29,7 @@ SURROGATES = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: a frozen one takes four times as long to make, and millions are made
 class Document:
     """One training document, or a piece of one.
 
@@ -86,9 +86,9 @@ class BadRows:
             )
 
 
-def _lines(file: BinaryIO, name: str, limit: int, bad: BadRows) -> Iterator[tuple[int, int, bytes]]:
+def _lines(file: BinaryIO, name: str, limit: int, bad: BadRows, number: int = 0) -> Iterator[tuple[int, int, bytes]]:
     """(line number from 1, offset, bytes without the line's end); longer lines than `limit` are bad rows."""
-    number = offset = 0
+    offset = file.tell()
     while raw := file.readline(limit + 2):
         number += 1
         start = offset
@@ -120,10 +120,35 @@ def _decoded(raw: bytes, name: str, line: int, offset: int, bad: BadRows) -> str
 
 
 def _text_lines(file: BinaryIO, source: Source, data: DataConfig, bad: BadRows) -> Iterator[Document]:
-    for number, offset, raw in _lines(file, source.path, int(data.max_line_mb * 2**20), bad):
-        text = _decoded(raw, source.path, number, offset, bad)
-        if text is not None and text.strip():
-            yield Document(text, "text", text)
+    """A document a line. Blocks without a fault are split at once, four times as fast as line by line."""
+    limit = int(data.max_line_mb * 2**20)
+    number = 0
+    while limit >= PIECE:
+        start = file.tell()
+        block = file.read(PIECE)
+        if not block:
+            return
+        if not block.endswith(b"\n"):
+            block += file.readline(limit + 2)
+        try:
+            text = block.decode("utf-8")
+        except UnicodeDecodeError:
+            text = ""
+        if not text or len(block) - block.rfind(b"\n", 0, -1) > limit:
+            file.seek(start)  # from here on line by line, which finds the line and byte
+            break
+        lines = text.removesuffix("\n").split("\n")
+        if not number:
+            lines[0] = lines[0].removeprefix("\ufeff")
+        number += len(lines)
+        for line in lines:
+            line = line.removesuffix("\r")
+            if line.strip():
+                yield Document(line, "text", line)
+    for at, offset, raw in _lines(file, source.path, limit, bad, number):
+        line = _decoded(raw, source.path, at, offset, bad)
+        if line is not None and line.strip():
+            yield Document(line, "text", line)
 
 
 def _text_file(file: BinaryIO, source: Source, bad: BadRows) -> Iterator[Document]:

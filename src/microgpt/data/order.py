@@ -60,9 +60,11 @@ def hashed(index: I64, key: int) -> U64:
         return mixed(index.astype(np.uint64) ^ np.uint64(key))
 
 
+_SPLIT_HASH = hashlib.blake2b(digest_size=8, person=b"microgpt-split")
+
+
 def content_share(content: str) -> float:
     """A number in [0, 1) from a document's content alone: equal documents get equal numbers."""
-    digest = hashlib.blake2b(
-        content.encode("utf-8", "surrogatepass"), digest_size=8, person=b"microgpt-split"
-    ).digest()
-    return int.from_bytes(digest, "little") / 2**64
+    digest = _SPLIT_HASH.copy()  # half the time of making a new one, and this runs for every document
+    digest.update(content.encode("utf-8", "surrogatepass"))
+    return int.from_bytes(digest.digest(), "little") / 2**64

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from microgpt.errors import DataError
 from microgpt.tokenizer.base import BOS, CHAT_TOKENS, END_TURN, Tokenizer
 from microgpt.tokenizer.load import load_tokenizer, make_tokenizer
 
-BATCH_CHARACTERS = 1 << 21
+BATCH_CHARACTERS = 1 << 20
 #: keys of DataConfig that change the tokens; the others (batch_size, packing, ...) only change their use
 CONTENT_KEYS = (
     *("format", "document", "separator", "schema", "chat", "text_field", "split"),
@@ -63,7 +64,7 @@ class _Counts:
     characters: int = 0
 
     def add(self, text: str) -> None:
-        self.bytes += len(text.encode("utf-8"))
+        self.bytes += len(text) if text.isascii() else len(text.encode("utf-8"))
         self.characters += len(text)
 
 
@@ -189,10 +190,15 @@ class _Encoder:
         self.tokenizer, self.data, self.block_size = tokenizer, data, block_size
         self.skipped = self.divided = self.cut = 0
 
-    def encoded(self, batch: list[Document]) -> Iterator[tuple[Document, list[tuple[Any, Any]]]]:
+    def ids_of(self, batch: list[Document]) -> list[Any]:
+        """The ids of every text of a batch, turn by turn."""
+        return self.tokenizer.encode_batch(
+            [text for d in batch for text in ([t for _, t in d.turns] if d.turns else [d.text])]
+        )
+
+    def pieces(self, batch: list[Document], ids: list[Any]) -> Iterator[tuple[Document, list[tuple[Any, Any]]]]:
         """Each document with its pieces; a piece is ids without BOS, and the mask of `SetWriter.add` or None."""
-        texts = [text for d in batch for text in ([t for _, t in d.turns] if d.turns else [d.text])]
-        encoded = iter(self.tokenizer.encode_batch(texts))
+        encoded = iter(ids)
         for document in batch:
             if document.turns:
                 yield document, self._conversation([(role, next(encoded)) for role, _ in document.turns])
@@ -252,6 +258,21 @@ class _Encoder:
         return ids, mask
 
 
+def _encoded_ahead(
+    batches: Iterator[list[Document]], encoder: _Encoder
+) -> Iterator[tuple[list[Document], list[Any]]]:
+    """Each batch with its ids; the next one is encoded, outside of Python's lock, while this one is written."""
+    with ThreadPoolExecutor(1) as pool:
+        before: tuple[list[Document], Future[list[Any]]] | None = None
+        for batch in batches:
+            future = pool.submit(encoder.ids_of, batch)
+            if before is not None:
+                yield before[0], before[1].result()
+            before = batch, future
+        if before is not None:
+            yield before[0], before[1].result()
+
+
 def _tokenize(
     folder: Path,
     sources: list[Source],
@@ -268,16 +289,22 @@ def _tokenize(
     encoder = _Encoder(tokenizer, data, block_size)
     whole: list[np.ndarray[Any, Any]] = []  # the only document, kept until its length is known
     with progress.named("tokenizing") as told:
-        for batch in _batches(read_documents(sources, data, BadRows(), told)):
-            for document, pieces in encoder.encoded(batch):
+        for batch, ids in _encoded_ahead(_batches(read_documents(sources, data, BadRows(), told)), encoder):
+            plain: dict[str, list[Any]] = {name: [] for name in SPLITS}
+            for document, pieces in encoder.pieces(batch, ids):
                 if split.by_position:
                     whole.extend(ids.astype(dtype) for ids, _ in pieces)
                     counts["train"].add(document.text)
                     continue
                 name = "val" if split.is_val(document) else "train"
+                counts[name].add(document.text)
+                if not split.chat and data.document != "file":
+                    plain[name].extend(ids for ids, _ in pieces)
+                    continue
                 for ids, mask in pieces:
                     writers[name].add(ids, mask, document.continues)
-                counts[name].add(document.text)
+            for name in SPLITS:
+                writers[name].add_all(plain[name])
     if split.by_position:
         ids = np.concatenate(whole) if whole else np.empty(0, dtype)
         cut = len(ids) - int(len(ids) * data.val_fraction)

@@ -94,6 +94,22 @@ class SetWriter:
             self._mask.write(given.tobytes())
         self.positions += len(ids)
 
+    def add_all(self, rows: list[Tokens]) -> None:
+        """Write many whole documents without a mask at once; the same as `add` for each, and much quicker."""
+        if not rows:
+            return
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows)) + 1
+        starts = np.cumsum(lengths) - lengths
+        stream = np.empty(int(lengths.sum()), self._dtype)
+        stream[starts] = self._bos
+        text = np.ones(len(stream), bool)
+        text[starts] = False
+        stream[text] = np.concatenate(rows)
+        self._starts.write((starts + self.positions).tobytes())
+        self._tokens.write(stream.tobytes())
+        self.positions += len(stream)
+        self.documents += len(rows)
+
     def close(self) -> None:
         """Write the closing BOS and finish the files."""
         self._starts.write(np.int64(self.positions).tobytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -32,7 +33,10 @@ class BpeTokenizer(Tokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         encoded = self._fast.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(e.ids, dtype=np.int32) for e in encoded]
+        ids = [e.ids for e in encoded]
+        flat = np.fromiter(itertools.chain.from_iterable(ids), np.int32)
+        ends = list(itertools.accumulate(map(len, ids)))
+        return [flat[end - len(row) : end] for row, end in zip(ids, ends)]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._fast.decode([int(i) for i in ids], skip_special_tokens=True)
