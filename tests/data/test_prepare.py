@@ -216,8 +216,8 @@ import os, signal, sys
 from microgpt.config.schema import DataConfig, TokenizerConfig
 from microgpt.data import prepare, shards
 where, number, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-owner, name = {"add_all": (shards.SetWriter, "add_all"), "close": (shards.SetWriter, "close"), "rename": (os, "rename"),
-               "fsync": (os, "fsync"), "replace": (os, "replace")}[where]
+owner, name = {"add_all": (shards.SetWriter, "add_all"), "close": (shards.SetWriter, "close"),
+               "rename": (os, "rename"), "fsync": (os, "fsync"), "replace": (os, "replace")}[where]
 real, calls = getattr(owner, name), 0
 def deadly(*args, **more):
     global calls
