@@ -35,6 +35,9 @@ def default_chat_model() -> Path:
 
     from microgpt.runs.find import all_runs, model_path
 
+    def talks(path: Path) -> bool:
+        return "<end_turn>" in json.loads((path / "meta.json").read_text()).get("special_tokens", {})
+
     own = Path.home() / ".config" / "microgpt" / "default-chat-model"
     if own.exists():
         return own
@@ -44,12 +47,14 @@ def default_chat_model() -> Path:
         from microgpt.config.schema import TrackingConfig
         from microgpt.tracking.registry import registered
 
-        with suppress(errors.ModelError):
-            return registered("models:/microgpt@best", TrackingConfig())
+        with suppress(errors.ModelError, OSError, ValueError):
+            best = registered("models:/microgpt@best", TrackingConfig())
+            if talks(best):  # the best model may be one of plain text
+                return best
     for run in reversed(all_runs()):
         try:
             path = model_path(str(run.path))
-            if "<end_turn>" in json.loads((path / "meta.json").read_text()).get("special_tokens", {}):
+            if talks(path):
                 return path
         except (errors.MicrogptError, OSError, ValueError):
             continue

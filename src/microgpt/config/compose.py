@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from microgpt.config.build import build, flat, plain, settings
+from microgpt.config.build import build, flat, plain
 from microgpt.config.scan import check_overrides, check_yaml_folder, touched_keys
 from microgpt.config.schema import SCHEMA_VERSION, STAGES, TrainConfig
 from microgpt.config.search import config_folders, shipped_conf, user_conf
@@ -123,11 +123,6 @@ def migrated(saved: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise UsageError(f"the run's config has schema version {version}", "update microgpt to read it")
     return {**saved, "schema_version": SCHEMA_VERSION}
-
-
-def config_names() -> list[str]:
-    """Every key of the train config, for documentation and tests."""
-    return list(settings(TrainConfig))
 
 
 __all__ = ["compose", "config_folders", "from_hydra", "overlaid", "register"]
