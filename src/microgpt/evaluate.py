@@ -69,6 +69,7 @@ def evaluate_one(reference: str, config: EvaluateConfig, device: str) -> Evaluat
     from microgpt.inference.chat import chat_score, prompt_sheet
     from microgpt.inference.generate import generate
     from microgpt.inference.score import score
+    from microgpt.inference.torch_backend import engine_of
     from microgpt.runs.find import find_run, model_path
     from microgpt.runs.folder import read_config
 
@@ -93,11 +94,12 @@ def evaluate_one(reference: str, config: EvaluateConfig, device: str) -> Evaluat
     simple = baselines([(p.train, b.tokens) for p, b in zip(prepared.parts, batches)], opened.vocab_size)
     per_nat = None if scored.bpb is None else scored.bpb / scored.loss
     talked = None
+    engine = engine_of(model, config.sampling.num_samples)
     if opened.tokenizer.is_chat:
-        talked = chat_score(model, opened.tokenizer, prompt_sheet(), config.sampling)
+        talked = chat_score(engine, opened.tokenizer, prompt_sheet(), config.sampling)
         samples = [f"{p} -> {r}" for p, r in talked.replies]
     else:
-        samples = [s.text for s in generate(model, opened.tokenizer, config.sampling)]
+        samples = [s.text for s in generate(engine, opened.tokenizer, config.sampling)]
     found = Evaluation(
         run.path,
         checkpoint,

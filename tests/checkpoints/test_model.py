@@ -23,7 +23,8 @@ from microgpt.checkpoints.model import load_weights, model_files, open_model
 from microgpt.checkpoints.tensors import read_arrays, read_header
 from microgpt.config.schema import ModelConfig
 from microgpt.errors import ModelError
-from microgpt.model.gpt import GPT, parameter_shapes
+from microgpt.model.gpt import GPT
+from microgpt.model.shapes import parameter_shapes
 from microgpt.tokenizer.char import CharTokenizer
 
 Header = dict[str, Any]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from microgpt.config.compose import compose
 from microgpt.config.schema import ModelConfig
-from microgpt.model.gpt import GPT, Cache, init_std, mlp_width, parameter_shapes
+from microgpt.model.gpt import GPT, Cache, init_std
+from microgpt.model.shapes import mlp_width, parameter_shapes
 
 VOCAB = 11
 BLOCK = 10

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy.typing as npt
+
 from microgpt import files
 from microgpt.checkpoints.folder import META, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, verify
 from microgpt.checkpoints.tensors import check_shapes, read_arrays, read_header
 from microgpt.config.build import build
 from microgpt.config.schema import ModelConfig
 from microgpt.errors import ModelError, UsageError
+from microgpt.model.shapes import parameter_shapes
 from microgpt.tokenizer.base import Tokenizer
 from microgpt.tokenizer.load import load_tokenizer
 from microgpt.tokenizer.template import tokenizer_config
@@ -127,6 +130,18 @@ def open_model(path: Path) -> ModelFolder:
     return ModelFolder(path, meta, config, tokenizer)
 
 
+def read_weights(folder: ModelFolder) -> dict[str, npt.NDArray[Any]]:
+    """The weights of a model directory by name, float32, without torch.
+
+    Raises:
+        ModelError: they do not fit the config, or hold NaN.
+    """
+    path = folder.path / WEIGHTS
+    header, start = read_header(path)
+    check_shapes(path, header, parameter_shapes(folder.config, folder.vocab_size))
+    return read_arrays(path, header, start)
+
+
 def load_weights(folder: ModelFolder, device: str = "cpu") -> GPT:
     """The GPT of a model directory, in evaluation mode, float32.
 
@@ -135,12 +150,9 @@ def load_weights(folder: ModelFolder, device: str = "cpu") -> GPT:
     """
     import torch
 
-    from microgpt.model.gpt import GPT, parameter_shapes
+    from microgpt.model.gpt import GPT
 
-    path = folder.path / WEIGHTS
-    header, start = read_header(path)
-    check_shapes(path, header, parameter_shapes(folder.config, folder.vocab_size))
-    arrays = read_arrays(path, header, start)
+    arrays = read_weights(folder)
     model = GPT(folder.config, folder.vocab_size)
     model.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
     return model.to(device).eval()

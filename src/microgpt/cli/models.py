@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from microgpt import errors, runtime
-from microgpt.cli.app import LastN, MinP, MinTokens, ModelDir, Penalty, Stop, app, open_reference, print_rows
+from microgpt.cli.app import (
+    LastN,
+    MinP,
+    MinTokens,
+    ModelDir,
+    Penalty,
+    Stop,
+    app,
+    load_reference,
+    open_reference,
+    print_rows,
+)
 
 
 @app.command()
@@ -32,9 +43,7 @@ def generate(
     """Write text with a trained model."""
     from microgpt.config.schema import SamplingConfig
 
-    runtime.prepare_process()
-    opened = open_reference(model_dir)
-    from microgpt.checkpoints.model import load_weights
+    loaded = load_reference(model_dir, device)
     from microgpt.inference.generate import generate as draw
 
     sampling = SamplingConfig(
@@ -42,8 +51,7 @@ def generate(
         num_samples=num_samples, seed=seed, min_p=min_p, repetition_penalty=repetition_penalty,
         repeat_last_n=repeat_last_n, min_new_tokens=min_new_tokens, stop=stop or [],
     )  # fmt: skip
-    model = load_weights(opened, runtime.choose_device(device))
-    for sample in draw(model, opened.tokenizer, sampling, prompt):
+    for sample in draw(loaded.engine, loaded.tokenizer, sampling, prompt):
         print(errors.visible(sample.prompt + sample.text), flush=True)
     print(f"next: microgpt info --model-dir {model_dir}", file=sys.stderr)
 

@@ -26,14 +26,14 @@ class Chat:
     """A conversation and what can be done with it.
 
     Args:
-        model: a GPT in evaluation mode.
+        engine: decodes the model.
         tokenizer: its tokenizer.
         sampling: how replies are drawn.
         write: prints a piece of text at once.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, sampling: SamplingConfig, write: Any) -> None:
-        self.model, self.tokenizer, self.sampling, self.write = model, tokenizer, sampling, write
+    def __init__(self, engine: Any, tokenizer: Any, sampling: SamplingConfig, write: Any) -> None:
+        self.engine, self.tokenizer, self.sampling, self.write = engine, tokenizer, sampling, write
         self.turns: list[tuple[str, str]] = []
         self.system = ""
         self.drawn = 0
@@ -55,7 +55,7 @@ class Chat:
                 self.write(f"({state.turns_dropped} old turns, {state.tokens_dropped} tokens, no longer fit)\n")
 
         try:
-            for piece in stream_reply(self.model, self.tokenizer, turns, sampling, state):
+            for piece in stream_reply(self.engine, self.tokenizer, turns, sampling, state):
                 notice()
                 self.write(visible(piece))
             notice()  # of an empty reply too
@@ -152,13 +152,13 @@ def read_lines() -> Any:
         yield session.prompt("you: ", complete_while_typing=False)
 
 
-def talk(model: Any, tokenizer: Any, sampling: SamplingConfig) -> None:
+def talk(engine: Any, tokenizer: Any, sampling: SamplingConfig) -> None:
     """Talk until /quit or the end of input."""
 
     def write(text: str) -> None:
         print(text, end="", flush=True)
 
-    chat = Chat(model, tokenizer, sampling, write)
+    chat = Chat(engine, tokenizer, sampling, write)
     shown = sys.stdin.isatty()
     try:
         for line in read_lines():

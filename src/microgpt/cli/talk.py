@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from microgpt import errors, runtime
+from microgpt import errors
 from microgpt.cli.app import (
     Device,
     LastN,
@@ -22,6 +22,7 @@ from microgpt.cli.app import (
     TopK,
     TopP,
     app,
+    load_reference,
 )  # fmt: skip
 
 
@@ -61,23 +62,13 @@ def default_chat_model() -> Path:
     raise errors.ModelError("there is no chat model yet", "make one with `make chat-model`, or name one")
 
 
-def _chat_model(reference: str, device: str) -> tuple[Any, Any]:
-    """(model, tokenizer) to talk to."""
-    runtime.prepare_process()
-    from microgpt.checkpoints.model import load_weights, open_model
+def _chat_model(reference: str, device: str) -> Any:
+    """The loaded model to talk to."""
     from microgpt.inference.chat import require_chat
-    from microgpt.runs.find import model_path
 
-    if reference.startswith("models:/"):
-        from microgpt.config.schema import TrackingConfig
-        from microgpt.tracking.registry import registered
-
-        path = registered(reference, TrackingConfig())
-    else:
-        path = model_path(reference) if reference else default_chat_model()
-    opened = open_model(path)
-    require_chat(opened.tokenizer)
-    return load_weights(opened, runtime.choose_device(device)), opened.tokenizer
+    loaded = load_reference(reference or str(default_chat_model()), device)
+    require_chat(loaded.tokenizer)
+    return loaded
 
 
 def _chat_sampling(
@@ -119,12 +110,12 @@ def chat(
     """Talk to a model; /help lists what else can be done."""
     from microgpt.cli.repl import talk
 
-    model, tokenizer = _chat_model(model_dir, device)
+    loaded = _chat_model(model_dir, device)
     if sys.stdin.isatty():
         print("/help lists the commands, /quit leaves", file=sys.stderr)
     talk(
-        model,
-        tokenizer,
+        loaded.engine,
+        loaded.tokenizer,
         _chat_sampling(
             temperature,
             max_new_tokens,
@@ -163,7 +154,7 @@ def chat_once(
     text = sys.stdin.read() if prompt == "-" else prompt
     if not text.strip():
         raise errors.UsageError("the prompt is empty", "say something")
-    loaded, tokenizer = _chat_model(model, device)
+    loaded = _chat_model(model, device)
     from microgpt.inference.chat import reply_to
 
     sampling = _chat_sampling(
@@ -178,7 +169,7 @@ def chat_once(
         min_new_tokens,
         stop,
     )
-    reply = reply_to(loaded, tokenizer, [("user", text)], sampling)
+    reply = reply_to(loaded.engine, loaded.tokenizer, [("user", text)], sampling)
     if as_json:
         facts = {"role": "assistant", "content": reply.text, "finish": reply.finish, "tokens": reply.tokens}
         print(json.dumps({**facts, "tokens_dropped": reply.tokens_dropped}, ensure_ascii=False))

@@ -254,6 +254,10 @@ class SamplingConfig:
     min_p: float = setting(0.0, "drop tokens below this share of the likeliest one's probability", ge=0, lt=1)
     repetition_penalty: float = setting(1.0, "makes recent tokens less likely; 1 is off", gt=0, le=10)
     repeat_last_n: int = setting(64, "how many recent tokens the penalty looks at", unit="tokens", ge=0, le=10**6)
+    frequency_penalty: float = setting(
+        0.0, "taken from a token's logit for each time that it was written", ge=-2, le=2
+    )
+    presence_penalty: float = setting(0.0, "taken from the logit of each token that was written", ge=-2, le=2)
     min_new_tokens: int = setting(0, "tokens before the end may come", unit="tokens", ge=0, le=10**6)
     max_new_tokens: int = setting(200, "most tokens of a sample", unit="tokens", ge=1, le=10**6)
     num_samples: int = setting(8, "samples at a time", unit="samples", ge=1, le=10**5)

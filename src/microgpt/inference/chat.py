@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from microgpt import files
 from microgpt.config.schema import SamplingConfig
 from microgpt.errors import ModelError, UsageError
-from microgpt.inference.generate import generated_tokens
-from microgpt.model.gpt import GPT
+from microgpt.inference.engine import Engine, Finish, Request
+from microgpt.inference.text import Writer
 from microgpt.tokenizer.base import END_TURN, Tokenizer
 from microgpt.tokenizer.template import encode_turns, generation_prompt
 
@@ -90,13 +91,25 @@ def fitted(tokenizer: Tokenizer, turns: Sequence[Turn], block_size: int, room: i
         rest = rest[take:]
 
 
+def reply_ends(tokenizer: Tokenizer) -> list[int]:
+    """The ids that end a reply: the model may end its turn, and any other control token ends it as well."""
+    return sorted(tokenizer.control.values())
+
+
+def finish_of(finish: Finish, tokenizer: Tokenizer) -> str:
+    """How a reply ended, as `Reply.finish` says it."""
+    if finish.token is None:
+        return finish.reason
+    return "end" if finish.token == tokenizer.control[END_TURN] else "control"
+
+
 def stream_reply(
-    model: GPT, tokenizer: Tokenizer, turns: Sequence[Turn], sampling: SamplingConfig, reply: Reply | None = None
+    engine: Engine, tokenizer: Tokenizer, turns: Sequence[Turn], sampling: SamplingConfig, reply: Reply | None = None
 ) -> Iterator[str]:
     """Pieces of the assistant's reply as they come; whole characters only.
 
     Args:
-        model: in evaluation mode.
+        engine: of the model.
         tokenizer: its tokenizer.
         turns: (role, text), the last one the user's.
         sampling: how to draw; the reply is drawn with its seed.
@@ -108,53 +121,31 @@ def stream_reply(
     """
     require_chat(tokenizer)
     state = reply if reply is not None else Reply()
-    block = model.config.block_size
-    ids, state.tokens_dropped, state.turns_dropped = fitted(tokenizer, turns, block, sampling.max_new_tokens)
-    control = set(tokenizer.control.values())
-    sent = 0
-    ends = sorted(control)  # the model may end its turn; any other control token ends the reply as well
-    last: list[int | None] = []
-
-    def drawn() -> Iterator[int]:
-        last.append((yield from generated_tokens(model, ids, sampling, ends, sampling.seed)))
-
-    for token in drawn():
-        state.ids.append(token)
-        state.tokens += 1
-        text = tokenizer.decode(state.ids)
-        at = min((p for s in sampling.stop if s and (p := text.find(s)) >= 0), default=-1)
-        if at >= 0:
-            state.text, state.finish = text[:at], "stop"
-            yield text[sent:at]
-            return
-        state.text = text
-        held = len(text) - _unsafe_tail(text, sampling.stop)
-        if held > sent:
-            yield text[sent:held]
-            sent = held
-    if len(state.text) > sent:
-        yield state.text[sent:]
-    if last[0] is None:
-        state.finish = "length"
-    else:
-        state.finish = "end" if last[0] == tokenizer.control[END_TURN] else "control"
+    room = sampling.max_new_tokens
+    ids, state.tokens_dropped, state.turns_dropped = fitted(tokenizer, turns, engine.block_size, room)
+    writer = Writer(tokenizer, sampling.stop)
+    request = Request(ids, sampling, reply_ends(tokenizer), sampling.seed)
+    with closing(engine.stream(request)) as events:
+        for event in events:
+            if isinstance(event, Finish):
+                piece, state.finish = writer.close(), finish_of(event, tokenizer)
+            else:
+                state.ids.append(event.id)
+                state.tokens += 1
+                piece = writer.add(event.id)
+            if writer.stopped:
+                state.finish = "stop"
+            state.text = writer.text
+            if piece:
+                yield piece
+            if state.finish:
+                return
 
 
-def _unsafe_tail(text: str, stops: Sequence[str]) -> int:
-    """Characters at the end that may still change: half a character, or the beginning of a stop text."""
-    tail = len(text) - len(text.rstrip("\ufffd"))
-    for stop in stops:
-        for size in range(min(len(stop) - 1, len(text)), tail, -1):
-            if text.endswith(stop[:size]):
-                tail = size
-                break
-    return tail
-
-
-def reply_to(model: GPT, tokenizer: Tokenizer, turns: Sequence[Turn], sampling: SamplingConfig) -> Reply:
+def reply_to(engine: Engine, tokenizer: Tokenizer, turns: Sequence[Turn], sampling: SamplingConfig) -> Reply:
     """The assistant's whole reply."""
     reply = Reply()
-    for _ in stream_reply(model, tokenizer, turns, sampling, reply):
+    for _ in stream_reply(engine, tokenizer, turns, sampling, reply):
         pass
     return reply
 
@@ -188,9 +179,9 @@ class ChatScore:
     replies: list[tuple[str, str]]
 
 
-def chat_score(model: GPT, tokenizer: Tokenizer, prompts: Sequence[str], sampling: SamplingConfig) -> ChatScore:
+def chat_score(engine: Engine, tokenizer: Tokenizer, prompts: Sequence[str], sampling: SamplingConfig) -> ChatScore:
     """Reply to each prompt and count."""
-    replies = [reply_to(model, tokenizer, [("user", p)], sampling) for p in prompts]
+    replies = [reply_to(engine, tokenizer, [("user", p)], sampling) for p in prompts]
     words = [r.text.lower().split() for r in replies]
     singles = [w for reply in words for w in reply]
     pairs = [pair for reply in words for pair in itertools.pairwise(reply)]

@@ -23,17 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from microgpt.config.schema import ModelConfig
+from microgpt.model.shapes import mlp_width
 
 IGNORED = -1
-
-
-def mlp_width(config: ModelConfig) -> int:
-    """Hidden width of the MLP: as configured, or 4 n_embd; for SwiGLU, which has a third matrix, 8/3 n_embd."""
-    if config.mlp_hidden is not None:
-        return config.mlp_hidden
-    if config.mlp == "swiglu":
-        return -(-8 * config.n_embd // 3 // 64) * 64
-    return 4 * config.n_embd
 
 
 def init_std(config: ModelConfig) -> float:
@@ -334,10 +326,3 @@ class GPT(nn.Module):
             matrices += self.wte.numel()
         attention = 12 * self.config.n_layer * self.config.n_embd * self.config.block_size
         return 6 * matrices + attention
-
-
-def parameter_shapes(config: ModelConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor, without making any (the meta device holds no numbers)."""
-    with torch.device("meta"):
-        model = GPT(config, vocab_size)
-    return {name: tuple(p.shape) for name, p in model.named_parameters()}

@@ -56,6 +56,10 @@ class Tokenizer(abc.ABC):
         """One token as people should see it."""
 
     @abc.abstractmethod
+    def raw(self, token: int) -> bytes:
+        """The bytes of text that a token stands for, part of a character perhaps; none for control tokens."""
+
+    @abc.abstractmethod
     def token_bytes(self) -> npt.NDArray[np.int32] | None:
         """Bytes of text that each id stands for, shape [vocab_size], 0 for control tokens.
 

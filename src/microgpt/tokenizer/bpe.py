@@ -13,6 +13,17 @@ import numpy.typing as npt
 from microgpt.tokenizer.base import BOS, Ids, Tokenizer
 
 
+def _alphabet() -> dict[str, int]:
+    """The byte for which each character of the byte-level alphabet stands (Radford et al. 2019, GPT-2's encoder):
+    printable Latin-1 stands for itself, the other bytes for the characters from 256 on, in order."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [b for b in range(256) if b not in shown]
+    return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
+
+
+_BYTE_OF = _alphabet()
+
+
 class BpeTokenizer(Tokenizer):
     """A `tokenizers` byte-level BPE. Control tokens stand first.
 
@@ -44,6 +55,10 @@ class BpeTokenizer(Tokenizer):
     def token_text(self, token: int) -> str:
         name = self._fast.id_to_token(token)
         return name if name in self.control else self._fast.decode([token])
+
+    def raw(self, token: int) -> bytes:
+        name: str = self._fast.id_to_token(token)
+        return b"" if name in self.control else bytes(_BYTE_OF[c] for c in name)
 
     def token_bytes(self) -> npt.NDArray[np.int32]:
         # in the byte-level alphabet one character stands for one byte

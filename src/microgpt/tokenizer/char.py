@@ -48,6 +48,9 @@ class CharTokenizer(Tokenizer):
             return self.characters[token]
         return list(self.control)[token - len(self.characters)]
 
+    def raw(self, token: int) -> bytes:
+        return self.characters[token].encode("utf-8", "replace") if token < len(self.characters) else b""
+
     def token_bytes(self) -> npt.NDArray[np.int32]:
         lengths = [len(c.encode("utf-8", "surrogatepass")) for c in self.characters]
         return np.array(lengths + [0] * len(self.control), dtype=np.int32)

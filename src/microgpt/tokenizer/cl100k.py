@@ -95,6 +95,9 @@ class Cl100kTokenizer(Tokenizer):
             return self.encoding.decode([self.kept[token]])
         return UNK if token == self.unk else list(self.control)[token - self.unk - 1]
 
+    def raw(self, token: int) -> bytes:
+        return self.encoding.decode_single_token_bytes(self.kept[token]) if token < self.unk else b""
+
     def token_bytes(self) -> npt.NDArray[np.int32] | None:
         return None
 

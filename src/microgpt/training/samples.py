@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from microgpt.config.schema import SamplingConfig
 from microgpt.inference.chat import prompt_sheet, reply_to
 from microgpt.inference.generate import generate
+from microgpt.inference.torch_backend import engine_of
 from microgpt.model.gpt import GPT
 from microgpt.runs.folder import SAMPLES, RunFolder
 from microgpt.tokenizer.base import Tokenizer
@@ -28,14 +29,11 @@ def prompts_for(tokenizer: Tokenizer) -> list[str]:
 
 def drawn(model: GPT, tokenizer: Tokenizer, sampling: SamplingConfig) -> list[str]:
     """Samples of a model: replies to the prompt sheet where it is for chat, texts where it is not."""
+    engine = engine_of(model, sampling.num_samples)
     prompts = prompts_for(tokenizer)
     if not prompts:
-        return [s.text for s in generate(model, tokenizer, sampling)]
-    training = model.training
-    model.eval()
-    replies = [reply_to(model, tokenizer, [("user", p)], sampling).text for p in prompts]
-    model.train(training)
-    return replies
+        return [s.text for s in generate(engine, tokenizer, sampling)]
+    return [reply_to(engine, tokenizer, [("user", p)], sampling).text for p in prompts]
 
 
 class Samples(pl.Callback):
