@@ -17,7 +17,8 @@ from microgpt.data.documents import BadRows, read_documents
 from microgpt.data.sources import find_sources
 from microgpt.errors import ModelError, UsageError
 from microgpt.inference.chat import Reply, chat_score, fitted, prompt_sheet, repeats, reply_to, stream_reply
-from microgpt.inference.generate import generated_tokens
+from microgpt.inference.engine import Request, Token
+from microgpt.inference.torch_backend import engine_of
 from microgpt.model.gpt import GPT
 from microgpt.tokenizer.base import BOS, CHAT_TOKENS, END_TURN, Tokenizer
 from microgpt.tokenizer.char import CharTokenizer
@@ -98,7 +99,7 @@ def test_a_long_reply_does_not_push_out_what_was_just_said(tokenizer: Tokenizer)
 def test_pieces_join_to_the_reply_and_are_never_half_a_character(plain_bytes: Tokenizer, saying: Any) -> None:
     text = "aé€😀z"  # one to four bytes, a token each, none of them twice
     model, reply = saying(plain_bytes, ids_of(plain_bytes, text)), Reply()
-    pieces = list(stream_reply(model, plain_bytes, HI, GREEDY, reply))
+    pieces = list(stream_reply(engine_of(model, 1), plain_bytes, HI, GREEDY, reply))
     assert pieces == list(text)
     assert (reply.text, reply.finish, reply.tokens) == (text, "end", len(text.encode()))
 
@@ -109,7 +110,7 @@ def test_a_reply_that_is_cut_inside_a_character_is_still_what_was_streamed(
 ) -> None:
     model, reply = saying(plain_bytes, ids_of(plain_bytes, "aé€😀z")), Reply()
     sampling = SamplingConfig(temperature=0, max_new_tokens=limit)
-    pieces = list(stream_reply(model, plain_bytes, HI, sampling, reply))
+    pieces = list(stream_reply(engine_of(model, 1), plain_bytes, HI, sampling, reply))
     assert "".join(pieces) == reply.text == plain_bytes.decode(reply.ids)
     assert (reply.tokens, reply.finish) == (limit, "length")
 
@@ -129,7 +130,7 @@ def test_a_reply_that_is_cut_inside_a_character_is_still_what_was_streamed(
 def test_stop_texts_are_hidden(plain_bytes: Tokenizer, saying: Any, stop: list[str], left: str, finish: str) -> None:
     model, reply = saying(plain_bytes, ids_of(plain_bytes, "abcdefghij")), Reply()
     sampling = SamplingConfig(temperature=0, max_new_tokens=64, stop=stop)
-    pieces = list(stream_reply(model, plain_bytes, HI, sampling, reply))
+    pieces = list(stream_reply(engine_of(model, 1), plain_bytes, HI, sampling, reply))
     assert "".join(pieces) == reply.text == left
     assert reply.finish == finish
 
@@ -137,7 +138,7 @@ def test_stop_texts_are_hidden(plain_bytes: Tokenizer, saying: Any, stop: list[s
 def test_a_reply_ends_with_the_context(tokenizer: Tokenizer, saying: Any) -> None:
     around = tokenizer.encode("abc")
     model, reply = saying(tokenizer, [*around, around[0]], block_size=32), Reply()
-    list(stream_reply(model, tokenizer, HI, SamplingConfig(temperature=0, max_new_tokens=500), reply))
+    list(stream_reply(engine_of(model, 1), tokenizer, HI, SamplingConfig(temperature=0, max_new_tokens=500), reply))
     assert reply.finish == "length"
     prompt = generation_prompt(tokenizer, encode_turns(tokenizer, HI))
     assert len(prompt) + reply.tokens == 33  # the last token need not be read any more
@@ -145,7 +146,7 @@ def test_a_reply_ends_with_the_context(tokenizer: Tokenizer, saying: Any) -> Non
 
 def test_a_reply_says_what_of_the_conversation_was_dropped(tokenizer: Tokenizer, saying: Any) -> None:
     model, turns = saying(tokenizer, ids_of(tokenizer, "ok"), block_size=64), talk_of(9, "Be kind.")
-    reply = reply_to(model, tokenizer, turns, GREEDY)
+    reply = reply_to(engine_of(model, 1), tokenizer, turns, GREEDY)
     _, tokens, count = fitted(tokenizer, turns, 64, 64)
     assert (reply.tokens_dropped, reply.turns_dropped) == (tokens, count)
     assert tokens > 0
@@ -154,13 +155,15 @@ def test_a_reply_says_what_of_the_conversation_was_dropped(tokenizer: Tokenizer,
 def test_a_model_of_plain_text_does_not_talk(random_model: Any) -> None:
     plain = CharTokenizer("Hi there")
     with pytest.raises(ModelError, match="not trained for chat"):
-        reply_to(random_model(plain), plain, HI, GREEDY)
+        reply_to(engine_of(random_model(plain), 1), plain, HI, GREEDY)
 
 
 def test_min_new_tokens_holds_back_the_end(plain_bytes: Tokenizer, saying: Any) -> None:
     model = saying(plain_bytes, ids_of(plain_bytes, "ab"))
-    assert reply_to(model, plain_bytes, HI, GREEDY).tokens == 2
-    longer = reply_to(model, plain_bytes, HI, SamplingConfig(temperature=0, max_new_tokens=9, min_new_tokens=5))
+    assert reply_to(engine_of(model, 1), plain_bytes, HI, GREEDY).tokens == 2
+    longer = reply_to(
+        engine_of(model, 1), plain_bytes, HI, SamplingConfig(temperature=0, max_new_tokens=9, min_new_tokens=5)
+    )
     assert longer.tokens >= 5
     assert not set(longer.ids) & set(plain_bytes.control.values())
 
@@ -192,18 +195,21 @@ def test_a_seed_gives_the_same_text_on_every_surface(
         min_new_tokens=least.default if least else 0,
         **flags,  # type: ignore[arg-type]
     )
-    reply = reply_to(model, tokenizer, [("user", "hello there")], sampling)
+    reply = reply_to(engine_of(model, 1), tokenizer, [("user", "hello there")], sampling)
     ends = sorted(tokenizer.control.values())
     ids = generation_prompt(tokenizer, encode_turns(tokenizer, [("user", "hello there")]))
-    drawn = list(generated_tokens(model, ids, sampling, ends, 11))
-    chat = Chat(model, tokenizer, sampling, lambda text: None)
+    events = engine_of(model, 1).stream(Request(ids, sampling, ends, 11))
+    drawn = [event.id for event in events if isinstance(event, Token)]
+    chat = Chat(engine_of(model, 1), tokenizer, sampling, lambda text: None)
     chat.message("hello there")
 
     assert len(said) > 5
     assert said == reply.text == tokenizer.decode(drawn) == chat.turns[-1][1]
     stdin = microgpt("chat", "-m", str(folder), *words, stdin="hello there\n")
     assert visible(said) in stdin.stdout
-    other = reply_to(model, tokenizer, [("user", "hello there")], SamplingConfig(**{**asdict(sampling), "seed": 12}))
+    other = reply_to(
+        engine_of(model, 1), tokenizer, [("user", "hello there")], SamplingConfig(**{**asdict(sampling), "seed": 12})
+    )
     assert other.text != said
 
 
@@ -215,7 +221,7 @@ class Talk:
 
     def __init__(self, model: GPT, tokenizer: Tokenizer, sampling: SamplingConfig = GREEDY) -> None:
         self.written: list[str] = []
-        self.chat = Chat(model, tokenizer, sampling, self.written.append)
+        self.chat = Chat(engine_of(model, 1), tokenizer, sampling, self.written.append)
 
     def says(self, line: str) -> str:
         """What is written on a line that the user enters."""
@@ -247,9 +253,9 @@ def test_a_conversation_is_remembered(polite: Talk) -> None:
 
 def test_what_was_said_before_changes_the_reply(tokenizer: Tokenizer, random_model: Any) -> None:
     model, sampling = random_model(tokenizer), SamplingConfig(temperature=1.0, max_new_tokens=30, seed=3)
-    fresh = reply_to(model, tokenizer, [("user", "you?")], sampling)
+    fresh = reply_to(engine_of(model, 1), tokenizer, [("user", "you?")], sampling)
     turns = [("user", "Hi"), ("assistant", "well"), ("user", "you?")]
-    assert reply_to(model, tokenizer, turns, sampling).ids != fresh.ids
+    assert reply_to(engine_of(model, 1), tokenizer, turns, sampling).ids != fresh.ids
 
 
 def test_clear_forgets_the_turns_and_keeps_the_system_turn(polite: Talk) -> None:
@@ -272,9 +278,9 @@ def test_regenerate_draws_another_reply_to_the_same_message(babbling: Talk) -> N
 def test_the_system_turn_reaches_the_model(babbling: Talk) -> None:
     babbling.says("/system you are a cat")
     babbling.says("Hi")
-    alone = reply_to(babbling.chat.model, babbling.chat.tokenizer, HI, babbling.chat.sampling)
+    alone = reply_to(babbling.chat.engine, babbling.chat.tokenizer, HI, babbling.chat.sampling)
     with_system = [("system", "you are a cat"), *HI]
-    told = reply_to(babbling.chat.model, babbling.chat.tokenizer, with_system, babbling.chat.sampling)
+    told = reply_to(babbling.chat.engine, babbling.chat.tokenizer, with_system, babbling.chat.sampling)
     assert babbling.chat.turns[1][1] == told.text != alone.text
     assert babbling.says("/system") == "(no system turn)\n"
     assert babbling.chat.system == ""
@@ -471,7 +477,7 @@ def test_repeats_are_four_words_that_stand_three_times() -> None:
 
 def test_a_model_that_always_says_the_same_scores_so(plain_bytes: Tokenizer, saying: Any) -> None:
     model = saying(plain_bytes, ids_of(plain_bytes, "ab cd"))
-    score = chat_score(model, plain_bytes, ["one", "two", "three", "four"], GREEDY)
+    score = chat_score(engine_of(model, 1), plain_bytes, ["one", "two", "three", "four"], GREEDY)
     assert (score.ended, score.empty, score.repeated) == (1, 0, 0)
     assert (score.distinct_1, score.distinct_2) == (2 / 8, 1 / 4)
     assert score.mean_tokens == 5
@@ -479,7 +485,8 @@ def test_a_model_that_always_says_the_same_scores_so(plain_bytes: Tokenizer, say
 
 
 def test_a_model_that_says_nothing_scores_so(plain_bytes: Tokenizer, saying: Any) -> None:
-    score = chat_score(saying(plain_bytes, [plain_bytes.control[END_TURN]]), plain_bytes, prompt_sheet(), GREEDY)
+    silent = saying(plain_bytes, [plain_bytes.control[END_TURN]])
+    score = chat_score(engine_of(silent, 1), plain_bytes, prompt_sheet(), GREEDY)
     assert (score.ended, score.empty, score.mean_tokens) == (1, 1, 0)
     assert (score.distinct_1, score.distinct_2) == (0, 0)
 
@@ -487,14 +494,14 @@ def test_a_model_that_says_nothing_scores_so(plain_bytes: Tokenizer, saying: Any
 def test_a_model_that_goes_round_scores_so(plain_bytes: Tokenizer, saying: Any) -> None:
     around = plain_bytes.encode(" a")
     model = saying(plain_bytes, [*around, around[0]])
-    score = chat_score(model, plain_bytes, ["one"], GREEDY)
+    score = chat_score(engine_of(model, 1), plain_bytes, ["one"], GREEDY)
     assert (score.ended, score.repeated) == (0, 1)
 
 
 @pytest.mark.parametrize("name", [t for t in (BOS, *CHAT_TOKENS) if t != END_TURN])
 def test_only_end_turn_ends_a_reply_properly(plain_bytes: Tokenizer, saying: Any, name: str) -> None:
     model = saying(plain_bytes, [*plain_bytes.encode("ab"), plain_bytes.control[name]])
-    score = chat_score(model, plain_bytes, ["one"], GREEDY)
+    score = chat_score(engine_of(model, 1), plain_bytes, ["one"], GREEDY)
     assert score.ended == 0
     assert score.replies == [("one", "ab")]
 

@@ -16,16 +16,23 @@ Ints = npt.NDArray[np.int64]
 def normed(x: Floats, kind: int, eps: float) -> Floats:
     """Rows of x [n, width] with mean square 1 (kind 1), or mean 0 and variance 1 (kind 2)."""
     if kind == 2:
-        x = x - x.mean(axis=1, keepdims=True, dtype=np.float32)
-    mean_square = np.einsum("ij,ij->i", x, x) / np.float32(x.shape[1])
-    return x / np.sqrt(mean_square + np.float32(eps))[:, None]
+        mean: Floats = x.mean(axis=1, keepdims=True, dtype=np.float32)
+        x = x - mean
+    return x / _root_mean_square(x, eps)
+
+
+def _root_mean_square(x: Floats, eps: float) -> Floats:
+    """Over the last axis, which stays with size 1."""
+    squares: Floats = np.einsum("...i,...i->...", x, x)[..., None]
+    squares /= x.shape[-1]
+    squares += eps
+    return np.sqrt(squares)
 
 
 def placed(heads: Floats, gain: Floats | None, w: Weights, positions: Ints) -> Floats:
     """Queries or keys [n, heads, head width], normalised with a gain where there is one, and rotated."""
     if gain is not None:
-        mean_square = np.einsum("nhi,nhi->nh", heads, heads) / np.float32(heads.shape[2])
-        heads = heads / np.sqrt(mean_square + np.float32(w.config.norm_eps))[:, :, None] * gain
+        heads = heads / _root_mean_square(heads, w.config.norm_eps) * gain
     if w.cos is not None and w.sin is not None:
         cos, sin = w.cos[positions][:, None], w.sin[positions][:, None]
         half = heads.shape[2] // 2
@@ -112,17 +119,20 @@ def activated(x: Floats, kind: str) -> Floats:
         half = x.shape[1] // 2
         gate = x[:, :half]
         with np.errstate(over="ignore"):  # exp of a large number is inf, and the gate 0, as it should be
-            return gate / (1 + np.exp(-gate)) * x[:, half:]
+            below: Floats = 1 + np.exp(-gate)
+            return gate / below * x[:, half:]
     if kind == "gelu":
-        half = np.float32(0.5)
-        return half * x * (1 + _erf(x * np.sqrt(half)))
+        share: Floats = _erf(x)
+        share += 1
+        share *= 0.5
+        return x * share
     x = np.maximum(x, 0)
     return x * x if kind == "relu2" else x
 
 
 def _erf(x: Floats) -> Floats:
-    """The error function to 1.2e-7, as its rational Chebyshev fit in Press et al., Numerical Recipes, 6.2.2."""
-    z = np.abs(x).astype(np.float64)
+    """The error function of x / sqrt(2) to 1.2e-7, as its rational Chebyshev fit in Press et al., Numerical Recipes, 6.2.2."""
+    z = np.abs(x).astype(np.float64) * 0.5**0.5
     t = 1 / (1 + 0.5 * z)
     fit = (
         -1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807, -1.13520398, 1.48851587,
