@@ -31,8 +31,11 @@ class LightBackend:
 
     def __init__(self, weights: Weights, rows: int, compiled: str = "late") -> None:
         self.weights, self.vocab_size = weights, len(weights.wte)
-        shape = (self.config.n_layer, rows, weights.n_kv_head, self.config.block_size, weights.head_width)
-        self._keys, self._values = np.empty(shape, np.float32), np.empty(shape, np.float32)  # touched where used
+        c, heads, width = weights.config, weights.n_kv_head, weights.head_width
+        # memory is only taken where it is touched; keys are transposed, so that scores are sums of whole rows;
+        # 16 more places keep rows from lying a power of two apart, where they would share few lines of the caches
+        self._keys = np.empty((c.n_layer, rows, heads, width, c.block_size + 16), np.float32)
+        self._values = np.empty((c.n_layer, rows, heads, c.block_size + 16, width), np.float32)
         self._lengths = np.zeros(rows, np.int64)
         self._norm = 2 if self.config.norm == "layernorm" else 1
         self._steps: Any = steps_numpy
@@ -66,8 +69,8 @@ class LightBackend:
         self._settle(rows)
         w, steps, lengths = self.weights, self._steps, self._lengths[:rows]
         x = self._embedded(np.asarray(tokens), lengths)
-        if rows == 1 and self._decoder is not None:
-            logits = self._decoder.next(x[0], self._keys, self._values, 0, int(lengths[0]))[None]
+        if self._decoder is not None:
+            logits = self._decoder.next(x, self._keys, self._values, lengths)
         else:
             for layer in range(self.config.n_layer):
                 qkv = self._times(steps.normed(x, self._norm, self.config.norm_eps), w.qkv[layer], w.qkv_bias, layer)
@@ -80,7 +83,7 @@ class LightBackend:
 
     def move(self, source: int, target: int) -> None:
         count = self._lengths[source]
-        self._keys[:, target, :, :count] = self._keys[:, source, :, :count]
+        self._keys[:, target, :, :, :count] = self._keys[:, source, :, :, :count]
         self._values[:, target, :, :count] = self._values[:, source, :, :count]
         self._lengths[target] = count
 

@@ -51,6 +51,128 @@ def _norms(x: Any, kind: int, eps: float) -> Any:
 
 
 @_compiled
+def _exp(x: Any, bits: Any, powers: Any, size: int) -> None:
+    """e to the power of the first numbers of x, in place, to 2e-7: math.exp does not vectorise.
+
+    x = n ln 2 + r; e**r is a polynomial (Cephes' expf), and 2**n is added to the exponent's bits.
+
+    Args:
+        x: at most 88.
+        bits: the same memory as int32.
+        powers: int32 scratch, as long.
+        size: how many.
+    """
+    for i in range(size):
+        v = max(x[i], np.float32(-87))
+        n = np.float32(math.floor(v * np.float32(1.44269504) + np.float32(0.5)))
+        r = v - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+        p = np.float32(1.9875691500e-4)
+        p = p * r + np.float32(1.3981999507e-3)
+        p = p * r + np.float32(8.3334519073e-3)
+        p = p * r + np.float32(4.1665795894e-2)
+        p = p * r + np.float32(1.6666665459e-1)
+        p = p * r + np.float32(5.0000001201e-1)
+        x[i] = p * r * r + r + np.float32(1)
+        powers[i] = np.int32(n)
+    for i in range(size):
+        bits[i] += powers[i] << np.int32(23)
+
+
+@_compiled
+def _softmax(x: Any, bits: Any, powers: Any, size: int) -> None:
+    """Of the first numbers of x, in place; arguments as of `_exp`."""
+    top = x[0]
+    for i in range(size):
+        top = max(top, x[i])
+    for i in range(size):
+        x[i] -= top
+    _exp(x, bits, powers, size)
+    total = np.float32(0)
+    for i in range(size):
+        total += x[i]
+    factor = np.float32(1) / total
+    for i in range(size):
+        x[i] *= factor
+
+
+@_compiled
+def _times(x: Any, matrix: Any, first: int, last: int, bias: Any, out: Any) -> None:
+    """out = x @ matrix + bias for one row and the columns first .. last-1, eight rows of the matrix at a time.
+
+    A slice of columns of the whole matrix would have an unknown stride, which does not vectorise.
+    """
+    size, columns = matrix.shape[0], last - first
+    y = out[first:last]
+    if bias.shape[0]:
+        for j in range(columns):
+            y[j] = bias[first + j]
+    else:
+        for j in range(columns):
+            y[j] = np.float32(0)
+    k = 0
+    while k + 8 <= size:
+        x0, x1, x2, x3, x4, x5, x6, x7 = x[k], x[k + 1], x[k + 2], x[k + 3], x[k + 4], x[k + 5], x[k + 6], x[k + 7]
+        m0, m1 = matrix[k, first:last], matrix[k + 1, first:last]
+        m2, m3 = matrix[k + 2, first:last], matrix[k + 3, first:last]
+        m4, m5 = matrix[k + 4, first:last], matrix[k + 5, first:last]
+        m6, m7 = matrix[k + 6, first:last], matrix[k + 7, first:last]
+        for j in range(columns):
+            y[j] += (
+                x0 * m0[j] + x1 * m1[j] + x2 * m2[j] + x3 * m3[j]
+                + x4 * m4[j] + x5 * m5[j] + x6 * m6[j] + x7 * m7[j]
+            )  # fmt: skip
+        k += 8
+    while k < size:
+        m = matrix[k, first:last]
+        for j in range(columns):
+            y[j] += x[k] * m[j]
+        k += 1
+
+
+@_compiled
+def _product(x: Any, matrix: Any, bias: Any, out: Any, tile: Any) -> None:
+    """out = x @ matrix + bias for one row, or for a multiple of four rows.
+
+    A tile of 4 rows by 128 columns stays in the first cache while the matrix streams by. BLAS packs the matrix
+    first, which for few rows costs as much as the product itself.
+    """
+    rows, size = x.shape
+    columns = matrix.shape[1]
+    whole = columns - columns % 128 if rows > 1 else 0
+    for c in range(0, whole, 128):
+        for r in range(0, rows, 4):
+            for j in range(512):
+                tile[j] = np.float32(0)
+            x0, x1, x2, x3 = x[r], x[r + 1], x[r + 2], x[r + 3]
+            for k in range(0, size - 3, 4):
+                a00, a01, a02, a03 = x0[k], x0[k + 1], x0[k + 2], x0[k + 3]
+                a10, a11, a12, a13 = x1[k], x1[k + 1], x1[k + 2], x1[k + 3]
+                a20, a21, a22, a23 = x2[k], x2[k + 1], x2[k + 2], x2[k + 3]
+                a30, a31, a32, a33 = x3[k], x3[k + 1], x3[k + 2], x3[k + 3]
+                m0, m1 = matrix[k, c : c + 128], matrix[k + 1, c : c + 128]
+                m2, m3 = matrix[k + 2, c : c + 128], matrix[k + 3, c : c + 128]
+                for j in range(128):
+                    b0, b1, b2, b3 = m0[j], m1[j], m2[j], m3[j]
+                    tile[j] += a00 * b0 + a01 * b1 + a02 * b2 + a03 * b3
+                    tile[128 + j] += a10 * b0 + a11 * b1 + a12 * b2 + a13 * b3
+                    tile[256 + j] += a20 * b0 + a21 * b1 + a22 * b2 + a23 * b3
+                    tile[384 + j] += a30 * b0 + a31 * b1 + a32 * b2 + a33 * b3
+            for k in range(size - size % 4, size):
+                for i in range(4):
+                    for j in range(128):
+                        tile[128 * i + j] += x[r + i, k] * matrix[k, c + j]
+            for i in range(4):
+                for j in range(128):
+                    out[r + i, c + j] = tile[128 * i + j]
+                if bias.shape[0]:
+                    for j in range(128):
+                        out[r + i, c + j] += bias[c + j]
+    if whole < columns:
+        for r in range(rows):
+            _times(x[r], matrix, whole, columns, bias, out[r])
+
+
+@_compiled
 def _place(heads: Any, width: int, gain: Any, eps: float, cos: Any, sin: Any) -> None:
     """Normalise (where there is a gain) and rotate (where there are angles) the heads of one token, in place."""
     half = width // 2
@@ -70,61 +192,24 @@ def _place(heads: Any, width: int, gain: Any, eps: float, cos: Any, sin: Any) ->
 
 
 @_compiled
-def _look(q: Any, keys: Any, values: Any, length: int, scores: Any, out: Any) -> None:
-    """One query [width] over keys and values [at least length, width]; the result goes to out [width]."""
-    width = q.shape[0]
-    top = np.float32(-np.inf)
-    for t in range(length):
-        key = keys[t]
-        s = np.float32(0)
-        for i in range(width):
-            s += q[i] * key[i]
-        scores[t] = s
-        top = max(top, s)
-    total = np.float32(0)
-    for t in range(length):
-        e = np.float32(math.exp(scores[t] - top))
-        scores[t] = e
-        total += e
-    for i in range(width):
-        out[i] = np.float32(0)
-    for t in range(length):
-        value, s = values[t], scores[t]
-        for i in range(width):
-            out[i] += s * value[i]
-    for i in range(width):
-        out[i] /= total
-
-
-@_compiled
-def _attend(qkv: Any, heads: int, kv: int, gains: Any, eps: float, cos: Any, sin: Any,
-            keys: Any, values: Any, position: int, scores: Any, out: Any) -> None:  # fmt: skip
-    """Attention of one token: place, store, look; qkv [..] is overwritten, keys and values are the row's."""
-    width = keys.shape[2]
-    queries, q_gain, k_gain = qkv[: heads * width], gains[0], gains[1]
-    _place(queries, width, q_gain, eps, cos, sin)
-    _place(qkv[heads * width : (heads + kv) * width], width, k_gain, eps, cos, sin)
+def _attend(qkv: Any, heads: int, kv: int, gains: Any, eps: float, cos: Any, sin: Any, keys: Any, values: Any,
+            position: int, scores: Any, bits: Any, powers: Any, out: Any) -> None:  # fmt: skip
+    """Attention of one token: place, store, look; qkv is overwritten, keys and values are the row's."""
+    width = keys.shape[1]
+    _place(qkv[: heads * width], width, gains[0], eps, cos, sin)
+    _place(qkv[heads * width : (heads + kv) * width], width, gains[1], eps, cos, sin)
     group = heads // kv
     for h in range(kv):
         for i in range(width):
-            keys[h, position, i] = qkv[(heads + h) * width + i]
+            keys[h, i, position] = qkv[(heads + h) * width + i]
             values[h, position, i] = qkv[(heads + kv + h) * width + i]
+    none = scores[:0]
+    count = position + 1
     for h in range(heads):
         at = h * width
-        _look(queries[at : at + width], keys[h // group], values[h // group], position + 1, scores,
-              out[at : at + width])  # fmt: skip
-
-
-@_compiled
-def _attend_rows(qkv: Any, heads: int, kv: int, gains: Any, eps: float, cos: Any, sin: Any,
-                 keys: Any, values: Any, lengths: Any) -> Any:  # fmt: skip
-    out = np.empty((qkv.shape[0], heads * keys.shape[3]), np.float32)
-    scores = np.empty(keys.shape[2], np.float32)
-    for row in range(qkv.shape[0]):
-        p = lengths[row]
-        c, s = (cos[p], sin[p]) if cos.shape[0] else (cos[:0].reshape(-1), sin[:0].reshape(-1))
-        _attend(qkv[row], heads, kv, gains, eps, c, s, keys[row], values[row], p, scores, out[row])
-    return out
+        _times(qkv[at : at + width], keys[h // group], 0, count, none, scores)
+        _softmax(scores, bits, powers, count)
+        _times(scores, values[h // group, :count], 0, width, none, out[at : at + width])
 
 
 @_compiled
@@ -136,32 +221,27 @@ def _place_rows(qkv: Any, heads: int, kv: int, width: int, gains: Any, eps: floa
 
 
 @_compiled
-def _causal_softmax(scores: Any) -> None:
-    """Of scores [heads, tokens, tokens], in place; a token sees itself and those before it."""
+def _causal_softmax(scores: Any, first: int) -> None:
+    """Of scores [heads, tokens, keys], in place; token t sees the keys up to first + t."""
+    powers = np.empty(scores.shape[2], np.int32)
     for h in range(scores.shape[0]):
         for t in range(scores.shape[1]):
             row = scores[h, t]
-            top = np.float32(-np.inf)
-            for i in range(t + 1):
-                top = max(top, row[i])
-            total = np.float32(0)
-            for i in range(t + 1):
-                e = np.float32(math.exp(row[i] - top))
-                row[i] = e
-                total += e
-            for i in range(t + 1):
-                row[i] /= total
-            for i in range(t + 1, row.shape[0]):
+            _softmax(row, row.view(np.int32), powers, first + t + 1)
+            for i in range(first + t + 1, row.shape[0]):
                 row[i] = np.float32(0)
 
 
 @_compiled
-def _activate(x: Any, kind: int, out: Any) -> None:
+def _activate(x: Any, kind: int, out: Any, bits: Any, powers: Any) -> None:
+    """The MLP's activation of one row; `bits` is the memory of `out` as int32."""
     size = out.shape[0]
     if kind == 3:
         for i in range(size):
-            gate = x[i]
-            out[i] = gate / (np.float32(1) + np.float32(math.exp(-gate))) * x[size + i]
+            out[i] = min(-x[i], np.float32(87))
+        _exp(out, bits, powers, size)
+        for i in range(size):
+            out[i] = x[i] / (np.float32(1) + out[i]) * x[size + i]
     elif kind == 2:
         for i in range(size):
             out[i] = np.float32(0.5) * x[i] * (np.float32(1) + np.float32(math.erf(x[i] * np.float32(0.70710678118))))
@@ -174,72 +254,59 @@ def _activate(x: Any, kind: int, out: Any) -> None:
 @_compiled
 def _activations(x: Any, kind: int) -> Any:
     out = np.empty((x.shape[0], x.shape[1] // 2 if kind == 3 else x.shape[1]), np.float32)
+    powers = np.empty(out.shape[1], np.int32)
     for row in range(x.shape[0]):
-        _activate(x[row], kind, out[row])
+        _activate(x[row], kind, out[row], out[row].view(np.int32), powers)
     return out
 
 
 @_compiled
-def _times(x: Any, matrix: Any, bias: Any, out: Any) -> None:
-    """out = x @ matrix + bias for one row. Eight rows of the matrix at a time: one pass over `out` for eight."""
-    size, columns = matrix.shape
-    if bias.shape[0]:
-        for j in range(columns):
-            out[j] = bias[j]
-    else:
-        for j in range(columns):
-            out[j] = np.float32(0)
-    k = 0
-    while k + 8 <= size:
-        x0, x1, x2, x3, x4, x5, x6, x7 = x[k], x[k + 1], x[k + 2], x[k + 3], x[k + 4], x[k + 5], x[k + 6], x[k + 7]
-        m0, m1, m2, m3 = matrix[k], matrix[k + 1], matrix[k + 2], matrix[k + 3]
-        m4, m5, m6, m7 = matrix[k + 4], matrix[k + 5], matrix[k + 6], matrix[k + 7]
-        for j in range(columns):
-            out[j] += (
-                x0 * m0[j] + x1 * m1[j] + x2 * m2[j] + x3 * m3[j]
-                + x4 * m4[j] + x5 * m5[j] + x6 * m6[j] + x7 * m7[j]
-            )  # fmt: skip
-        k += 8
-    while k < size:
-        for j in range(columns):
-            out[j] += x[k] * matrix[k, j]
-        k += 1
-
-
-@_compiled
-def _layers(x: Any, qkv: Any, qkv_bias: Any, out: Any, out_bias: Any, up: Any, up_bias: Any, down: Any,
+def _layers(x: Any, rows: int, qkv: Any, qkv_bias: Any, out: Any, out_bias: Any, up: Any, up_bias: Any, down: Any,
             down_bias: Any, head: Any, head_bias: Any, gains: Any, cos: Any, sin: Any, keys: Any, values: Any,
-            row: int, position: int, heads: int, norm: int, final: int, eps: float, mlp: int) -> Any:  # fmt: skip
-    """All layers and the head for one token of one row: x [n_embd] is overwritten; logits [vocab_size]."""
+            lengths: Any, heads: int, norm: int, final: int, eps: float, mlp: int) -> Any:  # fmt: skip
+    """All layers and the head for one token in each of the first rows; logits [as many as x, vocab_size].
+
+    x [1 or a multiple of four, n_embd] is overwritten; what is in it beyond `rows` is computed and means nothing.
+    """
+    count, width = x.shape
     kv = keys.shape[2]
-    n = np.empty_like(x)
-    looked = np.empty_like(x)
-    added = np.empty_like(x)
-    mixed = np.empty(qkv.shape[2], np.float32)
-    inner = np.empty(up.shape[2], np.float32)
-    hidden = np.empty(down.shape[1], np.float32)
-    scores = np.empty(keys.shape[3], np.float32)
-    logits = np.empty(head.shape[1], np.float32)
-    c, s = (cos[position], sin[position]) if cos.shape[0] else (cos[:0].reshape(-1), sin[:0].reshape(-1))
+    n, looked, added = np.empty_like(x), np.zeros_like(x), np.empty_like(x)
+    mixed = np.empty((count, qkv.shape[2]), np.float32)
+    inner = np.empty((count, up.shape[2]), np.float32)
+    hidden = np.zeros((count, down.shape[1]), np.float32)
+    hidden_bits = hidden.view(np.int32)
+    scores = np.empty(keys.shape[4], np.float32)
+    bits = scores.view(np.int32)
+    powers = np.empty(max(keys.shape[4], down.shape[1]), np.int32)
+    tile = np.empty(512, np.float32)
+    logits = np.empty((count, head.shape[1]), np.float32)
     for layer in range(qkv.shape[0]):
-        _norm(x, norm, eps, n)
-        _times(n, qkv[layer], qkv_bias[layer], mixed)
-        _attend(mixed, heads, kv, gains[layer], eps, c, s, keys[layer, row], values[layer, row], position, scores,
-                looked)  # fmt: skip
-        _times(looked, out[layer], out_bias[layer], added)
-        for i in range(x.shape[0]):
-            x[i] += added[i]
-        _norm(x, norm, eps, n)
-        _times(n, up[layer], up_bias[layer], inner)
-        _activate(inner, mlp, hidden)
-        _times(hidden, down[layer], down_bias[layer], added)
-        for i in range(x.shape[0]):
-            x[i] += added[i]
+        for r in range(count):
+            _norm(x[r], norm, eps, n[r])
+        _product(n, qkv[layer], qkv_bias[layer], mixed, tile)
+        for r in range(rows):
+            p = lengths[r]
+            c, s = (cos[p], sin[p]) if cos.shape[0] else (cos[:0].reshape(-1), sin[:0].reshape(-1))
+            _attend(mixed[r], heads, kv, gains[layer], eps, c, s, keys[layer, r], values[layer, r], p, scores, bits,
+                    powers, looked[r])  # fmt: skip
+        _product(looked, out[layer], out_bias[layer], added, tile)
+        for r in range(count):
+            for i in range(width):
+                x[r, i] += added[r, i]
+            _norm(x[r], norm, eps, n[r])
+        _product(n, up[layer], up_bias[layer], inner, tile)
+        for r in range(rows):
+            _activate(inner[r], mlp, hidden[r], hidden_bits[r], powers)
+        _product(hidden, down[layer], down_bias[layer], added, tile)
+        for r in range(count):
+            for i in range(width):
+                x[r, i] += added[r, i]
     if final:
-        _norm(x, norm, eps, n)
-        _times(n, head, head_bias, logits)
+        for r in range(count):
+            _norm(x[r], norm, eps, n[r])
+        _product(n, head, head_bias, logits, tile)
     else:
-        _times(x, head, head_bias, logits)
+        _product(x, head, head_bias, logits, tile)
     return logits
 
 
@@ -259,34 +326,20 @@ def normed(x: Floats, kind: int, eps: float) -> Floats:
     return _norms(x, kind, eps)
 
 
-def attend_next(qkv: Floats, w: Weights, layer: int, keys: Floats, values: Floats, lengths: Ints) -> Floats:
-    """As in `steps_numpy`; qkv is overwritten."""
-    config = w.config
-    return _attend_rows(
-        qkv, config.n_head, w.n_kv_head, _gains(w)[layer], config.norm_eps, *_angles(w), keys, values, lengths
-    )
-
-
 def attend_prompt(qkv: Floats, w: Weights, layer: int, keys: Floats, values: Floats, last: bool) -> Floats:
     """As in `steps_numpy`; qkv is overwritten."""
     count, config, width, kv = len(qkv), w.config, w.head_width, w.n_kv_head
     _place_rows(qkv, config.n_head, kv, width, _gains(w)[layer], config.norm_eps, *_angles(w))
     parts = qkv.reshape(count, -1, width)
-    keys[:, :count] = parts[:, config.n_head : config.n_head + kv].transpose(1, 0, 2)
+    keys[:, :, :count] = parts[:, config.n_head : config.n_head + kv].transpose(1, 2, 0)
     values[:, :count] = parts[:, config.n_head + kv :].transpose(1, 0, 2)
     q = parts[-1:, : config.n_head] if last else parts[:, : config.n_head]
     group = config.n_head // kv
     grouped = np.ascontiguousarray(q.transpose(1, 0, 2))
-    seen = keys[:, :count]
     scores = np.empty((config.n_head, len(q), count), np.float32)
     for h in range(config.n_head):
-        np.dot(grouped[h], seen[h // group].T, out=scores[h])
-    if last:
-        scores -= scores.max(axis=-1, keepdims=True)
-        np.exp(scores, out=scores)
-        scores /= scores.sum(axis=-1, keepdims=True)
-    else:
-        _causal_softmax(scores)
+        np.dot(grouped[h], keys[h // group, :, :count], out=scores[h])
+    _causal_softmax(scores, count - len(q))
     out = np.empty((len(q), config.n_head, width), np.float32)
     for h in range(config.n_head):
         out[:, h] = scores[h] @ values[h // group, :count]
@@ -299,7 +352,7 @@ def activated(x: Floats, kind: str) -> Floats:
 
 
 class Decoder:
-    """A token of one sequence, from embedding to logits, in one compiled call.
+    """A token in each row, from embedding to logits, in one compiled call.
 
     Args:
         w: the model.
@@ -319,16 +372,18 @@ class Decoder:
         norm = 2 if config.norm == "layernorm" else 1
         self._shape = (config.n_head, norm, int(config.final_norm), config.norm_eps, KINDS[config.mlp])
 
-    def next(self, x: Floats, keys: Floats, values: Floats, row: int, position: int) -> Floats:
-        """Logits [vocab_size] after a token at a position.
+    def next(self, x: Floats, keys: Floats, values: Floats, lengths: Ints) -> Floats:
+        """Logits [rows, vocab_size] after one more token in each row.
 
         Args:
-            x: its embedding [n_embd], overwritten.
-            keys, values: of all layers and rows; the row's are extended.
-            row: of the sequence.
-            position: tokens that the row has already.
+            x: the tokens' embeddings [rows, n_embd], overwritten.
+            keys, values: of all layers and rows; those of the rows are extended.
+            lengths: tokens that each row has already.
         """
-        return _layers(x, *self._fixed, keys, values, row, position, *self._shape)
+        rows = len(x)
+        if rows > 1 and rows % 4:
+            x = np.concatenate((x, np.zeros((-rows % 4, x.shape[1]), np.float32)))
+        return _layers(x, rows, *self._fixed, keys, values, lengths, *self._shape)[:rows]
 
 
 def warm() -> None:

@@ -1,6 +1,6 @@
 """The steps of decoding between the matrix products, in NumPy: right at once, with nothing to compile.
 
-`steps_numba.py` has the same functions, compiled; tests hold both to the plain model.
+`steps_numba.py` has them compiled; tests hold both to the plain model.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ def placed(heads: Floats, gain: Floats | None, w: Weights, positions: Ints) -> F
         cos, sin = w.cos[positions][:, None], w.sin[positions][:, None]
         half = heads.shape[2] // 2
         first, second = heads[:, :, :half], heads[:, :, half:]
-        heads = np.concatenate((first * cos - second * sin, second * cos + first * sin), axis=2)
+        turned = np.empty_like(heads)
+        turned[:, :, :half] = first * cos - second * sin
+        turned[:, :, half:] = second * cos + first * sin
+        return turned
     return heads
 
 
@@ -56,7 +59,7 @@ def attend_next(qkv: Floats, w: Weights, layer: int, keys: Floats, values: Float
         qkv: shape [rows, (n_head + 2 n_kv_head) * head width].
         w: the model.
         layer: which one.
-        keys, values: the layer's, shape [at least rows, n_kv_head, block_size, head width].
+        keys, values: the layer's, shape [at least rows, n_kv_head, head width, block_size], and the last two swapped.
         lengths: tokens that each row has already.
 
     Returns:
@@ -68,9 +71,9 @@ def attend_next(qkv: Floats, w: Weights, layer: int, keys: Floats, values: Float
     group = w.config.n_head // w.n_kv_head
     out = np.empty((len(qkv), w.n_kv_head, group, w.head_width), np.float32)
     for row, length in enumerate(lengths.tolist()):
-        keys[row, :, length], values[row, :, length] = k[row], v[row]
+        keys[row, :, :, length], values[row, :, length] = k[row], v[row]
         grouped = q[row].reshape(w.n_kv_head, group, w.head_width)
-        scores = softmax(grouped @ keys[row, :, : length + 1].transpose(0, 2, 1))
+        scores = softmax(grouped @ keys[row, :, :, : length + 1])
         np.matmul(scores, values[row, :, : length + 1], out=out[row])
     return out.reshape(len(qkv), -1)
 
@@ -82,7 +85,7 @@ def attend_prompt(qkv: Floats, w: Weights, layer: int, keys: Floats, values: Flo
         qkv: shape [tokens, (n_head + 2 n_kv_head) * head width]; with `last` only the last token's query matters.
         w: the model.
         layer: which one.
-        keys, values: of the layer and row, shape [n_kv_head, block_size, head width]; filled.
+        keys, values: of the layer and row, as in `attend_next`; filled.
         last: only the last token's result is wanted.
 
     Returns:
@@ -95,10 +98,10 @@ def attend_prompt(qkv: Floats, w: Weights, layer: int, keys: Floats, values: Flo
         q = q[-1:]
     gains = (None, None) if w.q_gain is None or w.k_gain is None else (w.q_gain[layer], w.k_gain[layer])
     q, k = placed(q, gains[0], w, positions[-len(q) :]), placed(k, gains[1], w, positions)
-    keys[:, :count], values[:, :count] = k.transpose(1, 0, 2), v.transpose(1, 0, 2)
+    keys[:, :, :count], values[:, :count] = k.transpose(1, 2, 0), v.transpose(1, 0, 2)
     group = w.config.n_head // w.n_kv_head
     grouped = q.reshape(len(q), w.n_kv_head, group, w.head_width).transpose(1, 2, 0, 3)
-    scores = grouped @ keys[:, None, :count].transpose(0, 1, 3, 2)
+    scores = grouped @ keys[:, None, :, :count]
     if not last:
         scores += np.triu(np.full((count, count), -np.inf, np.float32), 1)
     out = softmax(scores) @ values[:, None, :count]
@@ -131,7 +134,7 @@ def activated(x: Floats, kind: str) -> Floats:
 
 
 def _erf(x: Floats) -> Floats:
-    """The error function of x / sqrt(2) to 1.2e-7, as its rational Chebyshev fit in Press et al., Numerical Recipes, 6.2.2."""
+    """The error function of x / sqrt(2) to 1.2e-7: the Chebyshev fit of Press et al., Numerical Recipes, 6.2.2."""
     z = np.abs(x).astype(np.float64) * 0.5**0.5
     t = 1 / (1 + 0.5 * z)
     fit = (
