@@ -1,0 +1,123 @@
+"""A small server for the tests of this folder: `python app.py '{"port": 0, ...}'`, settings as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+
+from microgpt.errors import ModelError, guarded
+from microgpt.web.security import Security
+from microgpt.web.server import serve
+
+drained = False
+streams = 0
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    if os.environ.get("WEB_TEST_FAULT"):
+        raise ModelError("the model is not there", "train one")
+    yield
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/")
+def page() -> PlainTextResponse:
+    return PlainTextResponse("page")
+
+
+@app.get("/health")
+async def health() -> dict[str, object]:
+    return {"drained": drained, "streams": streams}
+
+
+@app.post("/v1/echo")
+@app.post("/microgpt/echo")
+@app.post("/echo")
+async def echo(request: Request) -> dict[str, object]:
+    return {"bytes": len(await request.body()), "id": request.state.request_id}
+
+
+@app.get("/echo")
+async def own_headers() -> JSONResponse:
+    return JSONResponse({}, headers={"cache-control": "max-age=60"})
+
+
+@app.post("/json")
+async def parsed(body: dict[str, object]) -> dict[str, int]:
+    return {"keys": len(body)}
+
+
+@app.post("/unread")
+async def unread() -> dict[str, bool]:
+    return {"read": False}
+
+
+@app.get("/fault")
+async def fault() -> None:
+    raise RuntimeError(f"secret {app!r} /etc/passwd")
+
+
+@app.get("/late-fault")
+async def late_fault() -> StreamingResponse:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"begun"
+        raise RuntimeError("secret")
+
+    return StreamingResponse(pieces())
+
+
+@app.get("/slow/{seconds}")
+async def slow(seconds: float) -> dict[str, float]:
+    await asyncio.sleep(seconds)
+    return {"slept": seconds}
+
+
+@app.get("/busy/{seconds}")
+def busy(seconds: float) -> dict[str, float]:
+    time.sleep(seconds)
+    return {"slept": seconds}
+
+
+@app.get("/stream/{seconds}")
+async def stream(seconds: float, size: int = 8) -> StreamingResponse:
+    async def pieces() -> AsyncIterator[bytes]:
+        global streams
+        streams += 1
+        end = time.monotonic() + seconds
+        try:
+            while time.monotonic() < end:
+                yield b"x" * size
+                await asyncio.sleep(0.05 if size < 1000 else 0)
+            yield b"end"
+        finally:
+            streams -= 1
+
+    return StreamingResponse(pieces())
+
+
+@app.websocket("/ws")
+async def talk(socket: WebSocket) -> None:
+    await socket.accept()
+    async for text in socket.iter_text():
+        await socket.send_text(str(len(text)))
+
+
+def drain() -> None:
+    global drained
+    drained = True
+
+
+if __name__ == "__main__":
+    settings = json.loads(sys.argv[1])
+    sys.exit(guarded(lambda: serve(app, Security(**settings), name="test", draining=drain)))
