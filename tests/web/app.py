@@ -58,11 +58,6 @@ async def parsed(body: dict[str, object]) -> dict[str, int]:
     return {"keys": len(body)}
 
 
-@app.post("/unread")
-async def unread() -> dict[str, bool]:
-    return {"read": False}
-
-
 @app.get("/fault")
 async def fault() -> None:
     raise RuntimeError(f"secret {app!r} /etc/passwd")

@@ -18,7 +18,7 @@ PIECE = 64 << 10
 #: bytes that may come without completing a header or a piece of a body
 HEADER_LIMIT = 64 << 10
 #: seconds in which a client must take something of an answer that waits for it
-STALL_S = 30.0
+STALL_S = 20.0
 
 
 class Connection(HttpToolsProtocol):

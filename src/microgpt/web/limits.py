@@ -12,11 +12,20 @@ from microgpt.web.errors import refuse
 
 #: seconds that the rest of a body is read and thrown away after an answer that did not wait for it
 LINGER_S = 1.0
+#: bytes of all bodies that are on their way
+ARRIVING = 64 << 20
 
 
 def header(scope: Scope, name: bytes) -> list[bytes]:
     """All values of a request header; the name in small letters."""
     return [value for key, value in scope["headers"] if key == name]
+
+
+def has_body(scope: Scope) -> bool:
+    """Whether a request announces a body."""
+    if scope["type"] != "http":
+        return False
+    return bool(header(scope, b"transfer-encoding")) or header(scope, b"content-length") not in ([], [b"0"])
 
 
 class Linger:
@@ -29,9 +38,7 @@ class Linger:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        length = header(scope, b"content-length") if scope["type"] == "http" else []
-        chunked = scope["type"] == "http" and header(scope, b"transfer-encoding")
-        if not chunked and length in ([], [b"0"]):
+        if not has_body(scope):
             await self.app(scope, receive, send)
             return
         ended = False
@@ -108,7 +115,10 @@ class Load:
 
 
 class Body:
-    """Answers 413 to a body over the limit: by its declared length, or as soon as more has come.
+    """Takes a request's whole body before the layers below see it, so that a slow client keeps no place of theirs.
+
+    A body over its limit is answered 413, by its declared length or as soon as more has come; 503 is the answer while
+    all bodies on their way together fill too much memory.
 
     Args:
         app: the layer below.
@@ -117,43 +127,44 @@ class Body:
 
     def __init__(self, app: ASGIApp, limit: Callable[[str], int]) -> None:
         self.app, self.limit = app, limit
+        self.arriving = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if not has_body(scope):
             await self.app(scope, receive, send)
             return
         limit = self.limit(scope["path"])
-        message = f"the body is over the limit of {limit:,} bytes"
-        declared = b"".join(header(scope, b"content-length")[:1]) or b"0"
-        if not declared.isdigit():
-            await refuse(scope, send, 400, "Content-Length is not a number")
-            return
-        if int(declared[:18]) > limit:  # eighteen digits are over any limit, and a million would take their time
-            await refuse(scope, send, 413, message, code="body_too_large")
-            return
-        seen, begun, refused = 0, False, False
-
-        async def receiving() -> Message:
-            nonlocal seen, refused
-            if refused:
-                return {"type": "http.disconnect"}
-            piece = await receive()
-            seen += len(piece.get("body", b""))
-            if seen <= limit:
-                return piece
-            refused = True
-            if not begun:
-                await refuse(scope, send, 413, message, code="body_too_large")
-            return {"type": "http.disconnect"}  # what the app makes of it is not sent
-
-        async def sending(piece: Message) -> None:
-            nonlocal begun
-            if not refused:
-                begun = True
-                await send(piece)
-
+        declared = int(b"".join(header(scope, b"content-length")[:1])[:18] or 0)  # 18 digits are over any limit
+        body, more = bytearray(), True
         try:
-            await self.app(scope, receiving, sending)
-        except Exception:
-            if not refused:
-                raise
+            while more and max(declared, len(body)) <= limit and self.arriving <= ARRIVING:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                body += message.get("body", b"")
+                self.arriving += len(message.get("body", b""))
+                more = message.get("more_body", False)
+        finally:
+            self.arriving -= len(body)
+        if max(declared, len(body)) > limit:
+            message = f"the body is over the limit of {limit:,} bytes"
+            await refuse(scope, send, 413, message, code="body_too_large")
+        elif more:
+            message = "the server is taking as many large bodies as it can; ask again in a moment"
+            await refuse(scope, send, 503, message, code="overloaded", headers={"retry-after": "1"})
+        else:
+            await self.app(scope, replayed(bytes(body), receive), send)
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives a body that has been taken, and after it whatever else comes."""
+    given = False
+
+    async def receiving() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receiving

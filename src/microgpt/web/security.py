@@ -35,7 +35,7 @@ class Security:
         body_limits: other limits for paths with a prefix; the longest prefix counts.
         concurrency: requests in progress at once.
         connections: open connections.
-        answer_s: seconds until an answer must begin.
+        answer_s: seconds from the end of the request until its answer must begin.
         drain_s: seconds that open answers get to end after a signal.
         open_paths: GET and HEAD need no key here and are not counted as load; an entry that ends in `/` holds for
             everything below it, `/` itself only for the page.
@@ -51,7 +51,7 @@ class Security:
     concurrency: int = 64
     connections: int = 1000
     answer_s: float = 120.0
-    drain_s: float = 8.5
+    drain_s: float = 8.0
     open_paths: tuple[str, ...] = ("/", "/health", "/ready", "/favicon.ico", "/static/")
 
     @property
@@ -165,5 +165,5 @@ def secured(app: ASGIApp, settings: Security) -> ASGIApp:
         UsageError: the settings would let the network in without a key.
     """
     settings.require_key()
-    limited = Load(Body(app, settings.limit), settings.concurrency, settings.answer_s, settings.is_open)
-    return Access(Linger(Gate(limited, settings)))
+    limited = Load(app, settings.concurrency, settings.answer_s, settings.is_open)
+    return Access(Linger(Gate(Body(limited, settings.limit), settings)))
