@@ -23,9 +23,12 @@ streams = 0
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    if os.environ.get("WEB_TEST_FAULT"):
-        raise ModelError("the model is not there", "train one")
+    fault = ModelError("the model is not there", "train one")
+    if os.environ.get("WEB_TEST_FAULT") == "start":
+        raise fault
     yield
+    if os.environ.get("WEB_TEST_FAULT") == "end":
+        raise fault
 
 
 app = FastAPI(lifespan=lifespan)

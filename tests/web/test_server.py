@@ -144,6 +144,8 @@ def test_trailers_have_a_limit_and_no_say(server) -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
         b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET http:// HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
         b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
@@ -208,10 +210,18 @@ def test_an_address_that_cannot_be_had_is_one_line(settings: dict[str, object]) 
 
 
 def test_a_fault_at_the_start_keeps_its_line_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WEB_TEST_FAULT", "1")
+    monkeypatch.setenv("WEB_TEST_FAULT", "start")
     done = run(port=0)
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr == "error: the model is not there - train one\n"
+
+
+def test_a_fault_at_the_end_is_in_the_log(serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_TEST_FAULT", "end")
+    server = serving()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=30) == 143
+    assert "ModelError: the model is not there" in server.log.read_text()
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -35,7 +35,9 @@ UNBOUND = {
 }
 
 
-def serve(app: ASGIApp, settings: Security, *, name: str = "microgpt", draining: Callable[[], None] | None = None):
+def serve(
+    app: ASGIApp, settings: Security, *, name: str = "microgpt", draining: Callable[[], None] | None = None
+) -> None:
     """Serve an app until SIGTERM or SIGINT; it is put behind the layers of `security.secured` here.
 
     Prints `<name> listens on http://HOST:PORT` on standard output when clients can connect, and the access log on
@@ -77,11 +79,13 @@ def serve(app: ASGIApp, settings: Security, *, name: str = "microgpt", draining:
     try:
         asyncio.run(listener.serve(sockets=[taken]))
     except SystemExit:  # uvicorn's way to say that the lifespan failed, whose exception it has only logged
-        if guarded.startup is None:
+        if guarded.fault is None:
             raise
-        raise guarded.startup from None
+        raise guarded.fault from None
     finally:
         taken.close()
+    if guarded.fault:
+        fault_log.error("%s did not end in order", name, exc_info=guarded.fault)
     if listener.stopped_by:
         raise Stopped(listener.stopped_by, f"{name} has ended its answers", "start it again with the same command")
 
@@ -133,14 +137,14 @@ class Faults:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.startup: BaseException | None = None
+        self.fault: Exception | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self.app(scope, receive, send)
-        except BaseException as fault:
+        except Exception as fault:
             if scope["type"] == "lifespan":
-                self.startup = fault
+                self.fault = fault
             raise
 
 
