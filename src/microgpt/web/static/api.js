@@ -36,10 +36,19 @@ export class ApiError extends Error {
   }
 }
 
-/** @param {string} key kept until the tab is closed */
-export function setKey(key) {
+/** @returns {string} the key of this tab, empty for none */
+export function key() {
   try {
-    sessionStorage.setItem(KEY, key);
+    return sessionStorage.getItem(KEY) ?? "";
+  } catch {
+    return ""; // no storage, no key
+  }
+}
+
+/** @param {string} value kept until the tab is closed */
+export function setKey(value) {
+  try {
+    sessionStorage.setItem(KEY, value);
   } catch {
     throw new ApiError("The browser does not let this page keep the key.", 401);
   }
@@ -47,13 +56,7 @@ export function setKey(key) {
 
 /** @returns {Record<string, string>} */
 function headers() {
-  let key = null;
-  try {
-    key = sessionStorage.getItem(KEY);
-  } catch {
-    // no storage, no key
-  }
-  return { "Content-Type": "application/json", ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  return { "Content-Type": "application/json", ...(key() ? { Authorization: `Bearer ${key()}` } : {}) };
 }
 
 /**

@@ -1,8 +1,8 @@
 // @ts-check
 /** The small things around the conversation: a notice, light and dark, the key, the export. */
 
-import { setKey } from "./api.js";
-import { byId, el } from "./dom.js";
+import { key, setKey } from "./api.js";
+import { announce, byId, el } from "./dom.js";
 import { dump } from "./storage.js";
 import { path } from "./tree.js";
 
@@ -17,6 +17,7 @@ export function notice(text, action = "", act = () => {}) {
   };
   byId("notice").hidden = text === "";
   byId("notice-text").textContent = text;
+  if (text) announce(text);
   byId("notice-act").hidden = action === "";
   byId("notice-act").textContent = action;
   byId("notice-act").onclick = () => {
@@ -63,6 +64,9 @@ export function askForKey() {
   const dialog = byId("key");
   /** @type {HTMLInputElement} */
   const input = byId("key-input");
+  byId("key-text").textContent = key()
+    ? "It refused the one that it got."
+    : "It is kept in this tab until you close it.";
   input.value = "";
   dialog.returnValue = "";
   dialog.showModal();

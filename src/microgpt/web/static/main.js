@@ -5,6 +5,7 @@ import { ApiError, listModels, stream } from "./api.js";
 import { askForKey, exportConversation, notice, themeButton } from "./corner.js";
 import { announce, byId, fit } from "./dom.js";
 import { listen } from "./keys.js";
+import { count } from "./message.js";
 import { Panel } from "./panel.js";
 import { loadSettings, saveSettings, seedFor } from "./settings.js";
 import { CONVERSATION, loadTree, saveTree } from "./storage.js";
@@ -82,8 +83,8 @@ function toBranch(id, by) {
   /** @type {HTMLElement | null} */
   const same = document.querySelector(`[data-id="${shown}"] .branches button:nth-of-type(${by < 0 ? 1 : 2}):not(:disabled)`);
   (same ?? button)?.focus();
-  const { index, count } = place(state.tree, shown);
-  announce(`Version ${index + 1} of ${count}`);
+  const at = place(state.tree, shown);
+  announce(`Version ${at.index + 1} of ${at.count}`);
 }
 
 /** @param {string} parent the user's message to answer */
@@ -127,7 +128,7 @@ async function write(id, further) {
       if (performance.now() - saved > 1000) save();
     }
     known.finish ||= "stop";
-    announce(`Reply finished, ${known.tokens.length} tokens`);
+    announce(`Reply finished, ${count(known.tokens.length, "token")}`);
   } catch (error) {
     if (controller.signal.aborted) {
       known.finish = "stopped";
@@ -172,7 +173,6 @@ function clear() {
   save();
   view.drawNow();
   box.focus();
-  announce("Conversation cleared");
   notice("Conversation cleared.", "Undo", () => {
     state.tree = before;
     save();

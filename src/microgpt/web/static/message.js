@@ -50,7 +50,7 @@ export class Message {
     this.node = node;
     this.actions = actions;
     const label = node.role === "user" ? "You" : "Reply";
-    this.element = el("article", { class: `message ${node.role}`, "aria-label": label, "data-id": node.id });
+    this.element = el("article", { class: `message ${node.role}`, "aria-label": label, "data-id": node.id, tabindex: "-1" });
     this.element.append(this.#note, this.#text, this.#error, this.#tools);
     if (node.role === "assistant") this.#listen();
   }
@@ -120,7 +120,7 @@ export class Message {
       const piece = this.#pieces.get(span);
       if (this.#probabilities && piece?.tokens.length) tip.show(span, piece);
     };
-    this.#text.addEventListener("pointerover", over);
+    this.#text.addEventListener("pointermove", over); // not pointerover: text may move below a pointer that rests
     this.#text.addEventListener("pointerdown", over);
     this.#text.addEventListener("pointerout", () => tip.leave());
     this.#text.addEventListener("focusin", over);

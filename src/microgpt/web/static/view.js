@@ -82,12 +82,18 @@ export class View {
    */
   #arrange(elements) {
     const wanted = new Set(elements);
-    for (const old of [...this.#conversation.children]) if (!wanted.has(old)) old.remove();
+    let orphan = -1;
+    [...this.#conversation.children].forEach((old, i) => {
+      if (wanted.has(old)) return;
+      if (old.contains(document.activeElement)) orphan = i;
+      old.remove();
+    });
     elements.forEach((element, i) => {
       if (this.#conversation.children[i] !== element) {
         this.#conversation.insertBefore(element, this.#conversation.children[i] ?? null);
       }
     });
+    elements[orphan]?.focus({ preventScroll: true }); // what stands in the place of the focus takes it over
   }
 
   /** @param {import("./tree.js").Node[]} shown */
@@ -100,8 +106,8 @@ export class View {
     byId("send").disabled = !state.model || byId("box").value.trim() === "";
     byId("stop").hidden = !running;
     byId("export").hidden = byId("clear").hidden = empty;
-    if (hadFocus instanceof HTMLElement && hadFocus.id && !hadFocus.checkVisibility()) byId("box").focus();
     byId("welcome").hidden = !empty || !state.model;
+    if (hadFocus && hadFocus !== document.body && !hadFocus.checkVisibility()) byId("box").focus();
     byId("legend").hidden = !state.settings.probabilities || empty;
     byId("hint").hidden = !byId("legend").hidden;
     const used = shown.findLast((n) => n.reply?.used)?.reply?.used ?? 0;
