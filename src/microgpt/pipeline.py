@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 
 MODULES = {s: f"microgpt.{s}" for s in ("validate", "train", "evaluate", "export")}
 REPLY = "reply"  # not a Hydra app: `microgpt chat-once` on what was exported, with the stage's words as the prompt
-OUTPUTS = {
-    "validate": "report.json", "train": "checkpoints/best", "evaluate": "evaluation.json",
-    "export": "weights.safetensors",
-}  # fmt: skip
+OUTPUTS = {"validate": "report.json", "train": "checkpoints/best", "evaluate": "evaluation.json"}
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,7 @@ def run_pipeline(config: PipelineConfig, overrides: list[str], output: Path) -> 
             digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
             known: dict[str, Any] = state.get(entry.stage, {})
             made = Path(known.get("output", ""))
-            there = known.get("inputs_sha256") == digest and (made / OUTPUTS.get(entry.stage, "")).exists()
+            there = known.get("inputs_sha256") == digest and is_made(entry.stage, made)
             if there and not config.force:
                 done[entry.stage] = str(made)
                 rows.append((entry.stage, "skipped: nothing has changed", str(made), ""))
@@ -197,6 +194,22 @@ def run_pipeline(config: PipelineConfig, overrides: list[str], output: Path) -> 
         console.print(f"next: microgpt generate --model-dir {done['train']}", highlight=False, soft_wrap=True)
 
 
+def is_made(stage: str, folder: Path) -> bool:
+    """Whether the output of a stage is still there; exports, of which there may be several, must be whole."""
+    from microgpt.checkpoints.folder import MANIFEST, verify
+    from microgpt.errors import ModelError
+
+    if stage != "export":
+        return (folder / OUTPUTS[stage]).exists()
+    exports = [path.parent for path in folder.rglob(MANIFEST)]
+    try:
+        for path in exports:
+            verify(path)
+    except ModelError:
+        return False
+    return bool(exports)
+
+
 def concerns(word: str, stage: str) -> bool:
     """Whether an override of the whole pipeline belongs to a stage: it has the key, or the group."""
     from microgpt.config.build import groups, settings
@@ -209,9 +222,10 @@ def concerns(word: str, stage: str) -> bool:
 
 def _reply(entry: StageRecipe, done: dict[str, str]) -> str:
     """What the model answers to the stage's words; it costs a second and is never skipped."""
-    import shlex
+    from microgpt.checkpoints.folder import META
 
-    model = done.get("export") or done.get("train") or "latest"
+    exported = sorted(path.parent for path in Path(done["export"]).rglob(META)) if "export" in done else []
+    model = str(exported[0]) if exported else done.get("train", "latest")
     words = ["microgpt.cli", "chat-once", model, " ".join(entry.overrides)]
     print("$ microgpt " + shlex.join(words[1:]), file=sys.stderr)
     answer = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -232,10 +246,9 @@ def _command(entry: StageRecipe, name: str, done: dict[str, str]) -> tuple[list[
     run = done.get("train", "latest")
     if entry.stage == "evaluate":
         return [*words, f"run={run}"], Path(run)
-    target = Path(run) / "export" / "pipeline"
-    if not any(w.startswith("output=") for w in words):
-        words.append(f"output={target}")
-    return [*words, f"run={run}"], target
+    given = [word.removeprefix("output=") for word in words if word.startswith("output=")]
+    target = Path(given[-1]) if given else Path(run) / "export" / "pipeline"
+    return [*words, f"output={target}", f"run={run}"], target
 
 
 def main() -> int:

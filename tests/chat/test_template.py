@@ -37,7 +37,8 @@ def both(
     """Our tokenizer, and transformers' own of the exported folder."""
     transformers = pytest.importorskip("transformers")
     from microgpt.checkpoints.model import open_model
-    from microgpt.export.safetensors import export_safetensors
+    from microgpt.config.schema import SamplingConfig
+    from microgpt.export.write import export_model
     from microgpt.tokenizer.bpe import train_bpe
 
     used = tokenizer
@@ -49,7 +50,7 @@ def both(
     folder = tmp_path_factory.mktemp(request.param)
     save_model(folder / "model", random_model(used), used)
     opened = open_model(folder / "model")
-    export_safetensors(opened, folder / "export", "f32", "# a card\n")
+    export_model(opened, folder / "export", "safetensors", "f32", "# a card\n", SamplingConfig())
     return opened.tokenizer, transformers.PreTrainedTokenizerFast.from_pretrained(folder / "export")
 
 
@@ -87,9 +88,10 @@ def test_the_card_says_where_ids_differ(
 ) -> None:
     from microgpt.checkpoints.model import open_model
     from microgpt.export.card import model_card
+    from microgpt.export.formats import FORMATS
 
     opened = open_model(save_model(tmp_path / "model", random_model(tokenizer), tokenizer))
-    card = " ".join(model_card(opened, None, {}, None).split())
+    card = " ".join(model_card(opened, None, {}, None, FORMATS["safetensors"]).split())
     assert "control token" in card
     assert "chat_template" in card or "chat template" in card
 

@@ -166,10 +166,11 @@ def test_every_schedule_in_config_gives_a_rate_of_its_own() -> None:
     assert len(curves) == len(LEAVES["optimizer.schedule"].choices)
 
 
-def test_number_formats_of_exports_are_those_that_are_proved() -> None:
-    from microgpt.export.safetensors import TOLERANCE
+def test_formats_and_number_formats_of_exports_are_those_that_are_proved() -> None:
+    from microgpt.export.formats import FORMATS
 
-    assert set(LEAVES["dtype"].choices) == set(TOLERANCE)
+    assert LEAVES["format"].choices == tuple(FORMATS)
+    assert set(LEAVES["dtype"].choices) == {dtype for form in FORMATS.values() for dtype in form.tolerance}
 
 
 @pytest.mark.parametrize("key", LEAVES)

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from microgpt.checkpoints.model import load_weights
+from microgpt.config.schema import SamplingConfig
 from microgpt.errors import ModelError
 from microgpt.export.gguf import byte_alphabet, modelfile, write_gguf
 from microgpt.export.proof import prove
-from microgpt.export.runtimes import LlamaCpp
+from microgpt.export.runtimes import LlamaCpp, Own
 
 from .conftest import GPT2, SHAPES, Make
 
@@ -30,7 +31,7 @@ def test_every_shape_gives_the_same_scores_and_greedy_tokens(name: str, make: Ma
     write_gguf(folder, file)
     # llama.cpp looks GELU up in a table of f16 and takes its tanh form
     tolerance = 0.01 if name.startswith("gpt2") else 1e-4
-    found = prove(folder, load_weights(folder), opened(folder, file), tolerance)
+    found = prove(folder, Own(folder), opened(folder, file), tolerance)
     assert found["max_difference"] < tolerance / 4
     assert found["greedy_tokens"] == 100
     assert found["greedy_same"] == 100 or name.startswith("gpt2")
@@ -40,7 +41,7 @@ def test_every_shape_gives_the_same_scores_and_greedy_tokens(name: str, make: Ma
 def test_every_tokenizer_gives_the_same_ids(kind: str, make: Make, tmp_path: Path) -> None:
     folder = make(kind)
     write_gguf(folder, tmp_path / "model.gguf")
-    prove(folder, load_weights(folder), opened(folder, tmp_path / "model.gguf"), 1e-4)
+    prove(folder, Own(folder), opened(folder, tmp_path / "model.gguf"), 1e-4)
 
 
 @pytest.mark.parametrize("dtype,size,tolerance", [("f16", 2, 0.03), ("bf16", 2, 0.25), ("q8_0", 34 / 32, 0.5)])
@@ -51,7 +52,7 @@ def test_smaller_numbers_stay_near(
     folder = make("bpe", **SHAPES[name])
     file = tmp_path / "model.gguf"
     write_gguf(folder, file, dtype)
-    found = prove(folder, load_weights(folder), opened(folder, file), tolerance)
+    found = prove(folder, Own(folder), opened(folder, file), tolerance)
     assert found["max_difference"] > 1e-5
     numbers = sum(p.numel() for p in load_weights(folder).parameters())
     assert file.stat().st_size < 1.1 * numbers * size + 20_000
@@ -66,7 +67,7 @@ def test_rows_that_are_no_whole_blocks_stay_f16(make: Make, tmp_path: Path) -> N
     assert kinds["blk.0.attn_q.weight"] == "F16"
     assert kinds["blk.0.ffn_down.weight"] == "Q8_0"
     assert kinds["blk.0.attn_norm.weight"] == "F32"
-    prove(folder, load_weights(folder), opened(folder, tmp_path / "model.gguf"), 0.5)
+    prove(folder, Own(folder), opened(folder, tmp_path / "model.gguf"), 0.5)
 
 
 def test_a_conversation_is_rendered_with_one_bos_and_ends_at_its_turn(make: Make, tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_a_conversation_is_rendered_with_one_bos_and_ends_at_its_turn(make: Make
 
 
 def test_the_modelfile_names_the_file_the_context_and_where_a_turn_ends(make: Make) -> None:
-    chat, plain = modelfile(make("chat")), modelfile(make("bpe"))
+    chat, plain = (modelfile(make(kind), SamplingConfig()) for kind in ("chat", "bpe"))
     assert chat.splitlines()[0] == plain.splitlines()[0] == "FROM ./model.gguf"
     assert 'PARAMETER stop "<end_turn>"' in chat
     assert "<{{ .Role }}>{{ .Content }}<end_turn>" in chat

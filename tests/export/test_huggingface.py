@@ -12,7 +12,7 @@ from microgpt.checkpoints.model import load_weights
 from microgpt.errors import ModelError
 from microgpt.export.huggingface import write_huggingface
 from microgpt.export.proof import prove
-from microgpt.export.runtimes import Transformers
+from microgpt.export.runtimes import Own, Transformers
 
 from .conftest import GPT2, SHAPES, Make
 
@@ -29,7 +29,7 @@ MORE = {
 def test_every_shape_gives_the_same_scores_and_greedy_tokens(name: str, make: Make, tmp_path: Path) -> None:
     folder = make("bpe", **{**SHAPES, **MORE}[name])
     write_huggingface(folder, tmp_path)
-    found = prove(folder, load_weights(folder), Transformers(tmp_path), 1e-4)
+    found = prove(folder, Own(folder), Transformers(tmp_path), 1e-4)
     assert found["max_difference"] < 1e-5
     assert found["greedy_same"] == found["greedy_tokens"] == 100
     architecture = json.loads((tmp_path / "config.json").read_text())["architectures"][0]
@@ -40,7 +40,7 @@ def test_every_shape_gives_the_same_scores_and_greedy_tokens(name: str, make: Ma
 def test_every_tokenizer_gives_the_same_ids(kind: str, make: Make, tmp_path: Path) -> None:
     folder = make(kind)
     write_huggingface(folder, tmp_path)
-    prove(folder, load_weights(folder), Transformers(tmp_path), 1e-4)
+    prove(folder, Own(folder), Transformers(tmp_path), 1e-4)
     tokenizer = auto("AutoTokenizer", tmp_path)
     assert len(tokenizer) == folder.vocab_size
     ids = tokenizer("abc", add_special_tokens=False)["input_ids"]
@@ -54,7 +54,7 @@ def test_every_tokenizer_gives_the_same_ids(kind: str, make: Make, tmp_path: Pat
 def test_halved_weights_stay_near(dtype: str, size: int, tolerance: float, make: Make, tmp_path: Path) -> None:
     folder = make("bpe")
     write_huggingface(folder, tmp_path, dtype)
-    found = prove(folder, load_weights(folder), Transformers(tmp_path), tolerance)
+    found = prove(folder, Own(folder), Transformers(tmp_path), tolerance)
     assert found["max_difference"] > 0
     numbers = sum(p.numel() for p in load_weights(folder).parameters())
     assert (tmp_path / "model.safetensors").stat().st_size < 1.05 * numbers * size

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from microgpt.checkpoints.folder import find, verify
-from microgpt.checkpoints.model import load_weights, open_model
-from microgpt.export.safetensors import TOLERANCE, prove
+from microgpt.checkpoints.model import open_model
+from microgpt.export.formats import FORMATS
+from microgpt.export.proof import prove
+from microgpt.export.runtimes import Own
 
 pytestmark = pytest.mark.slow
 
@@ -29,8 +31,9 @@ def test_an_export_gives_the_logits_of_the_checkpoint(warm_anywhere, trained: Pa
     source = find(trained / "outputs" / "two" / "checkpoints", "best")
     opened = open_model(folder)
     assert opened.meta["dtype"] == dtype
-    found = prove(load_weights(open_model(source)), load_weights(opened), dtype)
-    assert found["max_difference"] <= TOLERANCE[dtype]
+    tolerance = FORMATS["safetensors"].tolerance[dtype]
+    found = prove(open_model(source), Own(open_model(source)), Own(opened), tolerance)
+    assert found["max_difference"] <= tolerance
     if dtype == "f32":
         assert found["max_difference"] == 0
     sizes = [(p / "weights.safetensors").stat().st_size for p in (source, folder)]
@@ -47,7 +50,7 @@ def test_the_card_says_data_config_scores_and_the_proof(warm_anywhere, trained: 
     assert "names.txt" in card
     assert "trainer.max_steps=160" in card
     assert "val/loss" in card
-    assert "log-probabilities differ by at most 0;" in card
+    assert "log-probabilities differ by at most 0 nats" in card
     assert str(trained) not in card, "a card is given to others: it holds no path of this machine"
 
 

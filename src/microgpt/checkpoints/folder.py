@@ -41,9 +41,19 @@ def write_folder(target: Path, contents: Mapping[str, bytes], step: int) -> None
         for name, content in contents.items():
             (folder / name).write_bytes(content)
             listed[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        manifest = {"version": VERSION, "step": step, "files": listed}
-        files.write_json(folder / MANIFEST, {**manifest, "sha256": seal(manifest)})
-        verify(folder)  # before it takes the place of anything
+        _list_files(folder, listed, step)
+
+
+def write_manifest(folder: Path, step: int) -> None:
+    """Write the manifest of the files that lie in a folder."""
+    paths = sorted(p for p in folder.iterdir() if p.name != MANIFEST)
+    _list_files(folder, {p.name: {"sha256": files.sha256_file(p), "bytes": p.stat().st_size} for p in paths}, step)
+
+
+def _list_files(folder: Path, listed: dict[str, Any], step: int) -> None:
+    manifest = {"version": VERSION, "step": step, "files": listed}
+    files.write_json(folder / MANIFEST, {**manifest, "sha256": seal(manifest)})
+    verify(folder)  # before it takes the place of anything
 
 
 def seal(manifest: Mapping[str, Any]) -> str:

@@ -47,7 +47,8 @@ class Setting:
     def range(self) -> str:
         """What values are allowed, in words: `1 to 1024`, `adamw or muon`, `true or false`."""
         if self.choices:
-            return ", ".join(self.choices[:-1]) + " or " + self.choices[-1] if self.choices[1:] else self.choices[0]
+            words = ", ".join(self.choices[:-1]) + " or " + self.choices[-1] if self.choices[1:] else self.choices[0]
+            return f"a list of {words}" if typing.get_origin(self.base) is list else words
         if self.base is bool:
             return "true or false"
         low = _number(self.ge) if self.ge is not None else f"above {_number(self.gt)}" if self.gt is not None else ""
@@ -146,10 +147,13 @@ def _converted(item: Setting, value: Any) -> Any:
 
 
 def _in_range(item: Setting, value: Any) -> bool:
-    if value is None or isinstance(value, (list, bool)):
+    if value is None or isinstance(value, bool):
         return True
     if item.choices:
-        return value in item.choices
+        chosen = typing.cast("list[object]", value) if isinstance(value, list) else [value]
+        return all(entry in item.choices for entry in chosen)
+    if isinstance(value, list):
+        return True
     if isinstance(value, str):
         return True
     return (
@@ -167,7 +171,8 @@ def value_problem(item: Setting, value: Any) -> str:
         converted = _converted(item, value)
         if _in_range(item, converted):
             return ""
-        near = nearest(str(converted), item.choices) if item.choices else ""
+        entries = typing.cast("list[object]", converted) if isinstance(converted, list) else [converted]
+        near = next((nearest(str(e), item.choices) for e in entries if e not in item.choices), "")
     except (ValueError, OverflowError):
         pass
     return f"{item.key}={value}: must be {item.range}{near}"

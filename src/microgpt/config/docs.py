@@ -139,12 +139,12 @@ def _default(item: Setting) -> str:
 
 def _type(item: Setting) -> str:
     names = {int: "int", float: "float", str: "text", bool: "bool"}
-    return "choice" if item.choices else names.get(item.base, "list")
+    return "choice" if item.choices and item.base is str else names.get(item.base, "list")
 
 
 def _range(item: Setting) -> str:
-    if _type(item) in ("text", "list", "bool"):
-        return "any" if _type(item) != "bool" else item.range
+    if _type(item) in ("text", "list") and not item.choices:
+        return "any"
     return item.range.replace("a whole number from ", "").replace("a number from ", "")
 
 

@@ -22,7 +22,10 @@ EXAMPLES = {
         "python -m microgpt.validate data=conversations",
     ),
     "evaluate": ("python -m microgpt.evaluate run=latest", "python -m microgpt.evaluate run=[latest,best]"),
-    "export": ("python -m microgpt.export run=latest format=safetensors dtype=f16",),
+    "export": (
+        "python -m microgpt.export run=latest format=safetensors dtype=f16",
+        "python -m microgpt.export run=best format=[huggingface,gguf]",
+    ),
     "pipeline": ("python -m microgpt.pipeline recipe=names",),
 }
 
@@ -32,6 +35,8 @@ def _value(item: Setting) -> str:
         return "auto"
     if item.default == "" or item.default == []:
         return "-"
+    if isinstance(item.default, list):
+        return ",".join(map(str, item.default))  # pyright: ignore[reportUnknownArgumentType]
     return str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
 
 

@@ -324,9 +324,18 @@ class ExportConfig:
 
     run: str = setting("latest", "run folder, model folder, MLflow id, latest or best")
     checkpoint: str = setting("best", "which checkpoint of a run", choices=("best", "latest"))
-    format: str = setting("safetensors", "format of the export", choices=("safetensors",))
-    dtype: str = setting("f32", "number format of the weights", choices=("f32", "bf16", "f16"))
-    output: str = setting("", "folder to write (empty: <run>/export/<format>-<dtype>)")
+    format: list[str] = setting(
+        ["safetensors"],
+        "what is written: the project's own model directory, a Hugging Face folder, or a file for llama.cpp and "
+        "Ollama; several as a list",
+        choices=("safetensors", "huggingface", "gguf"),
+    )
+    dtype: str = setting(
+        "f32", "number format of the weights; q8_0 is gguf's alone", choices=("f32", "bf16", "f16", "q8_0")
+    )
+    output: str = setting(
+        "", "folder to write; of several formats each gets a folder in it (empty: <run>/export/<format>-<dtype>)"
+    )
     register: bool = setting(False, "put the model into MLflow's registry")
     alias: str = setting("best", "alias of the registered model")
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -17,22 +17,23 @@ def run_export(config: ExportConfig, overrides: list[str], output: Path) -> None
     """The stage.
 
     Raises:
-        ModelError: no such model, or the export is not equal to it.
-        UsageError: the output folder holds something else.
+        ModelError: no such model, a format cannot hold it, or an export does not compute the same.
+        UsageError: the output folder holds something else, or what a format needs is not installed.
     """
-    from microgpt.checkpoints.folder import META, STATE
     from microgpt.checkpoints.model import open_model
     from microgpt.config.build import build
     from microgpt.config.compose import migrated
-    from microgpt.config.schema import TrainConfig
+    from microgpt.config.schema import SamplingConfig, TrainConfig
     from microgpt.errors import UsageError
     from microgpt.export.card import model_card
-    from microgpt.export.safetensors import export_safetensors
+    from microgpt.export.formats import FORMATS, wanted_formats
+    from microgpt.export.write import CARD, PROOF, export_model
     from microgpt.files import folder_bytes, human_bytes
     from microgpt.runs.find import Run, model_path
     from microgpt.runs.folder import RUN, read_config, read_run
     from microgpt.tracking.results import log_results
 
+    names = wanted_formats(config.format, config.dtype)
     source = model_path(config.run, config.checkpoint)
     opened = open_model(source)
     home = source.resolve().parent.parent
@@ -40,39 +41,64 @@ def run_export(config: ExportConfig, overrides: list[str], output: Path) -> None
     trained: TrainConfig | None = build(TrainConfig, migrated(read_config(home))) if run else None
     facts: dict[str, Any] = run.facts if run else {}
     if config.output:
-        target = Path(config.output).expanduser()
+        base = Path(config.output).expanduser()
+        targets = {name: base / name if names[1:] else base for name in names}
     else:
-        base = run.path if run else Path("outputs") / f"export-{source.name}"
-        target = base / "export" / f"{config.format}-{config.dtype}"
-    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / META).exists())):
-        raise UsageError(f"output={target} holds something that is not an export", "give another folder")
-    if (target / STATE).exists():
-        raise UsageError(f"output={target} is a checkpoint of a run", "give another folder")
+        base = (run.path if run else Path("outputs") / f"export-{source.name}") / "export"
+        targets = {name: base / f"{name}-{config.dtype}" for name in names}
+    for name in names:
+        FORMATS[name].check(opened)
+        check_target(targets[name], source)
     if config.register and (run is None or not run.mlflow_id or config.tracking.kind == "off"):
         raise UsageError("register=true needs a run that MLflow knows", "train with tracking=mlflow")
-    card = model_card(opened, trained, facts, run.path if run else None)
-    proof = export_safetensors(opened, target, config.dtype, card)
-    if run:
-        log_results(
-            config.tracking,
-            run.path.name,
-            run_id=run.mlflow_id,
-            metrics={f"export/{config.format}_{config.dtype}_max_difference": proof["max_difference"]},
-            artifacts=[target / "README.md"],
-        )
+    if config.register and "safetensors" not in names:
+        raise UsageError("register=true registers a model directory", "add format=safetensors")
+    for name in names:
+        form, target, label = FORMATS[name], targets[name], f"{name}_{config.dtype}"
+        card = model_card(opened, trained, facts, run.path if run else None, form)
+        sampling = trained.sampling if trained else SamplingConfig()
+        proof = export_model(opened, target, name, config.dtype, card, sampling)
+        difference = proof.get("max_difference")
+        if run:
+            log_results(
+                config.tracking,
+                run.path.name,
+                run_id=run.mlflow_id,
+                metrics={f"export/{label}_max_difference": difference} if difference is not None else {},
+                artifacts=[target / CARD, target / PROOF],
+                folder=f"export/{label}",
+            )
+        if config.tracking.progress:
+            found = "is what was written" if difference is None else f"differs by at most {difference:.2g} nats"
+            size = human_bytes(folder_bytes(target))
+            print(
+                f"exported {source} to {target} ({size}, {name} {config.dtype}); "
+                f"what {proof['runtime']} reads there {found}\n"
+                f"next: {(form.chat if opened.tokenizer.is_chat else form.use).format(target=target)}",
+                file=sys.stderr,
+            )
     if config.register and run:
         from microgpt.tracking.registry import register
 
-        address = register(target, run.mlflow_id, config.alias, config.tracking)
+        address = register(targets["safetensors"], run.mlflow_id, config.alias, config.tracking)
         print(f"registered as {address}", file=sys.stderr)
-    if config.tracking.progress:
-        difference = f"{proof['max_difference']:.2g}"
-        print(
-            f"exported {source} to {target} ({human_bytes(folder_bytes(target))}, {config.format} {config.dtype}); "
-            f"loaded again, log-probabilities differ by at most {difference}\n"
-            f"next: microgpt generate --model-dir {target}",
-            file=sys.stderr,
-        )
+
+
+def check_target(target: Path, source: Path) -> None:
+    """Refuse a place that holds something that an export must not replace.
+
+    Raises:
+        UsageError: naming it.
+    """
+    from microgpt.checkpoints.folder import MANIFEST, STATE
+    from microgpt.errors import UsageError
+
+    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST).exists())):
+        raise UsageError(f"output={target} holds something that is not an export", "give another folder")
+    if (target / STATE).exists():
+        raise UsageError(f"output={target} is a checkpoint of a run", "give another folder")
+    if target.resolve() == source.resolve():
+        raise UsageError(f"output={target} is the model that is exported", "give another folder")
 
 
 def main() -> int:

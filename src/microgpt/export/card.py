@@ -10,9 +10,12 @@ from microgpt.checkpoints.model import ModelFolder
 from microgpt.config.build import flat
 from microgpt.config.schema import TrainConfig
 from microgpt.data.sources import CORPORA
+from microgpt.export.formats import Format
 
 
-def model_card(opened: ModelFolder, config: TrainConfig | None, facts: dict[str, Any], run: Path | None) -> str:
+def model_card(
+    opened: ModelFolder, config: TrainConfig | None, facts: dict[str, Any], run: Path | None, form: Format
+) -> str:
     """Markdown for README.md of an export.
 
     Args:
@@ -20,10 +23,12 @@ def model_card(opened: ModelFolder, config: TrainConfig | None, facts: dict[str,
         config: of its run, where it is known.
         facts: run.json of its run.
         run: the run folder, where an evaluation may be.
+        form: of the export, which says how it is used.
     """
     data: dict[str, Any] = opened.meta.get("data", {})
     val: dict[str, Any] = opened.meta.get("val", {})
-    lines = [f"# {opened.meta.get('name', opened.path.name)}", "", "A small GPT trained with microgpt.", ""]
+    lines = [*form.card_head, f"# {opened.meta.get('name', opened.path.name)}", ""]
+    lines += ["A small GPT trained with microgpt.", ""]
     m = opened.config
     lines += [
         f"- shape: {m.n_layer} layers, {m.n_embd} wide, {m.n_head} heads, context of {m.block_size} tokens",
@@ -49,17 +54,12 @@ def model_card(opened: ModelFolder, config: TrainConfig | None, facts: dict[str,
         lines += [f"{key}={value}" for key, value in flat(config).items() if value not in ("", [], None)]
         lines.append("```")
     chat = opened.tokenizer.is_chat
-    verb = (
-        "microgpt chat --model-dir THIS_FOLDER"
-        if chat
-        else "microgpt generate --model-dir THIS_FOLDER --prompt 'Once'"
-    )
-    lines += ["", "## Use", "", "```", verb, "```", ""]
+    lines += ["", "## Use", "", "```", (form.chat if chat else form.use).format(target="THIS_FOLDER"), "```", ""]
     if chat:
         lines += [
-            "`tokenizer_config.json` has the conversation format as a `chat_template`; Hugging Face renders the same",
-            "ids with it. One exception: text that spells a control token (`<end_turn>`) stays text in microgpt,",
-            "while Hugging Face reads it as the control token. Remove such text before you use the template.",
+            "The conversation format goes along as a chat template; Hugging Face and llama.cpp render the same ids",
+            "with it. One exception: text that spells a control token (`<end_turn>`) stays text in microgpt, while",
+            "they read it as the control token. Remove such text before you use the template.",
             "",
         ]
     lines += [

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from microgpt.checkpoints.model import ModelFolder
-from microgpt.config.schema import ModelConfig
+from microgpt.config.schema import ModelConfig, SamplingConfig
 from microgpt.errors import ModelError
-from microgpt.export.shapes import LAYER, MEND, Arrays, facts, family, read_weights
+from microgpt.export.families import LAYER, MEND, Arrays, facts, family, whole_weights
 from microgpt.export.vocabulary import end_tokens, refuse_cl100k
 from microgpt.tokenizer.base import END_TURN, Tokenizer
 from microgpt.tokenizer.char import CharTokenizer
@@ -58,21 +58,55 @@ def write_gguf(folder: ModelFolder, target: Path, dtype: str = "f32") -> None:
     Raises:
         ModelError: llama.cpp does not compute this shape, naming the config value.
     """
-    from gguf import GGMLQuantizationType, GGUFWriter, quants
+    from gguf import GGUFWriter
 
     check_gguf(folder)
     kind = family(folder.config, FORMAT)
-    arrays = read_weights(folder)
+    arrays = whole_weights(folder)
     writer: Any = GGUFWriter(target, kind)
     _add_shape(writer, folder, kind, facts(folder, arrays))
     _add_tokenizer(writer, folder.tokenizer)
     for name, array in gguf_tensors(folder.config, kind, arrays).items():
-        wanted = getattr(GGMLQuantizationType, stored_as(name, array, dtype))
-        writer.add_tensor(name, quants.quantize(array, wanted), raw_dtype=wanted)
+        stored, wanted = packed(name, array, dtype)
+        writer.add_tensor(name, stored, raw_dtype=wanted)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def write_gguf_folder(folder: ModelFolder, target: Path, dtype: str, sampling: SamplingConfig) -> None:
+    """The GGUF file and Ollama's Modelfile; arguments and errors as of `write_gguf`, but for the target, a folder."""
+    write_gguf(folder, target / FILE, dtype)
+    (target / MODELFILE).write_text(modelfile(folder, sampling), encoding="utf-8")
+
+
+def read_back(folder: ModelFolder, file: Path, dtype: str) -> None:
+    """Compare every tensor of a file, byte for byte, with what the model's weights become in its number format.
+
+    Raises:
+        ModelError: a tensor is missing, or differs.
+    """
+    from gguf import GGUFReader
+
+    expected = gguf_tensors(folder.config, family(folder.config, FORMAT), whole_weights(folder))
+    found = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
+    for name in sorted({*expected, *found}):
+        same = name in expected and name in found
+        if same:
+            stored, wanted = packed(name, expected[name], dtype)
+            raw = found[name].data.view(np.uint8).ravel()
+            same = found[name].tensor_type == wanted and np.array_equal(raw, stored.view(np.uint8).ravel())
+        if not same:
+            raise ModelError(f"{file.name} does not hold what was written: {name} differs", "check the disk")
+
+
+def packed(name: str, array: npt.NDArray[Any], dtype: str) -> tuple[npt.NDArray[Any], Any]:
+    """A tensor in its number format, and that format's type in the gguf package."""
+    from gguf import GGMLQuantizationType, quants
+
+    wanted = getattr(GGMLQuantizationType, stored_as(name, array, dtype))
+    return np.ascontiguousarray(quants.quantize(array, wanted)), wanted
 
 
 def stored_as(name: str, array: npt.NDArray[Any], dtype: str) -> str:
@@ -197,7 +231,7 @@ def byte_alphabet() -> list[str]:
     return [chr(b if b in shown else next(spare)) for b in range(256)]
 
 
-def modelfile(folder: ModelFolder) -> str:
+def modelfile(folder: ModelFolder, sampling: SamplingConfig) -> str:
     """Ollama's Modelfile: `ollama create NAME -f Modelfile` in the folder of the export."""
     lines = [f"FROM ./{FILE}"]
     if folder.tokenizer.is_chat:
@@ -205,5 +239,13 @@ def modelfile(folder: ModelFolder) -> str:
         lines += [f'TEMPLATE """{turns}"""', f'PARAMETER stop "{END_TURN}"']
     else:
         lines += ['TEMPLATE """{{ .Prompt }}"""']
-    lines += [f"PARAMETER num_ctx {folder.config.block_size}"]
-    return "\n".join(lines) + "\n"
+    drawn = {
+        "num_ctx": folder.config.block_size,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repetition_penalty,
+        "repeat_last_n": sampling.repeat_last_n,
+    }
+    return "\n".join([*lines, *(f"PARAMETER {name} {value}" for name, value in drawn.items())]) + "\n"

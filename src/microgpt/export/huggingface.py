@@ -11,7 +11,7 @@ import numpy as np
 from microgpt.checkpoints.folder import TOKENIZER, TOKENIZER_CONFIG
 from microgpt.checkpoints.model import ModelFolder
 from microgpt.config.schema import ModelConfig, SamplingConfig
-from microgpt.export.shapes import LAYER, Arrays, facts, family, read_weights
+from microgpt.export.families import LAYER, Arrays, facts, family, whole_weights
 from microgpt.export.vocabulary import (
     end_tokens,
     generation_config,
@@ -28,6 +28,7 @@ CLASSES = {
     "arcee": "ArceeForCausalLM",
     "gpt2": "GPT2LMHeadModel",
 }
+DEFAULT_SAMPLING = SamplingConfig()
 DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
@@ -42,7 +43,7 @@ def check_huggingface(folder: ModelFolder) -> None:
 
 
 def write_huggingface(
-    folder: ModelFolder, target: Path, dtype: str = "f32", sampling: SamplingConfig | None = None
+    folder: ModelFolder, target: Path, dtype: str = "f32", sampling: SamplingConfig = DEFAULT_SAMPLING
 ) -> None:
     """Write weights, config, tokenizer, chat template and generation config.
 
@@ -50,7 +51,7 @@ def write_huggingface(
         folder: an opened model.
         target: a folder that exists; files are written into it.
         dtype: `f32`, `bf16` or `f16`.
-        sampling: what generation_config.json says; the project's defaults where None.
+        sampling: how generation_config.json says to draw.
 
     Raises:
         ModelError: no architecture of transformers computes the same, naming the config value.
@@ -59,7 +60,7 @@ def write_huggingface(
     from safetensors.torch import save_file
 
     kind = family(folder.config, FORMAT)
-    arrays = read_weights(folder)
+    arrays = whole_weights(folder)
     tensors = gpt2_tensors(folder.config, arrays) if kind == "gpt2" else rotary_tensors(folder.config, arrays)
     wanted = getattr(torch, DTYPES[dtype])
     weights = {name: torch.from_numpy(np.array(a, order="C")).to(wanted) for name, a in tensors.items()}
@@ -67,7 +68,7 @@ def write_huggingface(
     tokenizer, block = folder.tokenizer, folder.config.block_size
     written = {
         "config.json": json.dumps(hugging_face_shape(folder, kind, arrays, dtype), indent=2) + "\n",
-        "generation_config.json": generation_config(tokenizer, block, sampling or SamplingConfig()),
+        "generation_config.json": generation_config(tokenizer, block, sampling),
         TOKENIZER: hugging_face_tokenizer(tokenizer, FORMAT),
         TOKENIZER_CONFIG: hugging_face_config(tokenizer, block),
     }

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from microgpt import files
 from microgpt.checkpoints.model import ModelFolder
-from microgpt.config.schema import SamplingConfig
 from microgpt.errors import ModelError
-from microgpt.export.runtimes import Runtime, Scores, log_softmax
+from microgpt.export.runtimes import Runtime
 from microgpt.export.vocabulary import end_tokens
 from microgpt.tokenizer.char import CharTokenizer
-
-if TYPE_CHECKING:
-    from microgpt.model.gpt import GPT
 
 PROMPTS, LONGEST, GREEDY = 64, 256, 100
 #: what a tokenizer can get wrong: spaces, line ends, digits, contractions, accents, scripts, joined emoji
@@ -47,12 +42,12 @@ def prompts_for(folder: ModelFolder) -> list[list[int]]:
     return [[folder.tokenizer.bos, *generator.integers(0, vocabulary, n - 1).tolist()] for n in lengths]
 
 
-def prove(folder: ModelFolder, model: GPT, runtime: Runtime, tolerance: float) -> dict[str, Any]:
+def prove(folder: ModelFolder, own: Runtime, runtime: Runtime, tolerance: float) -> dict[str, Any]:
     """Compare a runtime with the model that was exported.
 
     Args:
         folder: what was exported.
-        model: the same, loaded by the project itself.
+        own: has it loaded in the project's own code.
         runtime: has the export loaded.
         tolerance: largest difference of a log-probability in nats.
 
@@ -63,7 +58,7 @@ def prove(folder: ModelFolder, model: GPT, runtime: Runtime, tolerance: float) -
         ModelError: text becomes other ids, a log-probability differs by more, or another token is likeliest by more.
     """
     text = torture_text(folder)
-    wanted, found = [folder.tokenizer.bos, *folder.tokenizer.encode(text)], runtime.encode(text)
+    wanted, found = own.encode(text), runtime.encode(text)
     if wanted != found:
         at = next((i for i, (a, b) in enumerate(zip(wanted, found)) if a != b), min(len(wanted), len(found)))
         raise ModelError(
@@ -74,17 +69,17 @@ def prove(folder: ModelFolder, model: GPT, runtime: Runtime, tolerance: float) -
     prompts = prompts_for(folder)
     worst, same = 0.0, 0
     for prompt in prompts:
-        ours, theirs = own_scores(model, prompt), runtime.scores(prompt)
+        ours, theirs = own.scores(prompt), runtime.scores(prompt)
         said = ~np.isnan(theirs)
         worst = max(worst, float(np.abs(ours - theirs)[said].max())) if said.any() else np.inf
-        same += int(ours.argmax() == np.nanargmax(theirs)) if said.any() else 0
-        if not worst <= tolerance:
+        if worst > tolerance:
             raise ModelError(
-                f"{runtime.name} gives other results: log-probabilities differ by {worst:.2g}, "
+                f"{runtime.name} gives other results: log-probabilities differ by {worst:.2g} nats, "
                 f"{tolerance:g} is allowed",
                 MEND,
             )
-    drawn, alike = greedy_alike(folder, model, runtime, prompts, tolerance)
+        same += int(ours.argmax() == np.nanargmax(theirs))
+    drawn, alike = greedy_alike(folder, own, runtime, prompts, tolerance)
     return {
         "runtime": runtime.name,
         "prompts": len(prompts),
@@ -97,50 +92,63 @@ def prove(folder: ModelFolder, model: GPT, runtime: Runtime, tolerance: float) -
     }
 
 
-def own_scores(model: GPT, ids: Sequence[int]) -> Scores:
-    """Log-probabilities of the next token by the project's own model, shape [vocab_size]."""
-    import torch
-
-    with torch.inference_mode():
-        return log_softmax(model(torch.tensor([list(ids)]))[0, -1].numpy())
-
-
 def greedy_alike(
-    folder: ModelFolder, model: GPT, runtime: Runtime, prompts: list[list[int]], tolerance: float
+    folder: ModelFolder, own: Runtime, runtime: Runtime, prompts: list[list[int]], tolerance: float
 ) -> tuple[int, int]:
     """Draw 100 greedy tokens from both. Where they part, the two tokens must be as good as equally likely.
 
     Returns:
         (tokens drawn, tokens that are the same).
     """
-    from microgpt.inference.generate import generated_tokens
-
     end = end_tokens(folder.tokenizer)
     drawn = alike = 0
     for prompt in prompts:
         count = min(GREEDY - drawn, folder.config.block_size - len(prompt))
         if count <= 0:
             break
-        sampling = SamplingConfig(temperature=0.0, max_new_tokens=count)
-        ours = list(generated_tokens(model, prompt, sampling, end, 0))
-        theirs = runtime.greedy(prompt, count, end)
+        ours, theirs = own.greedy(prompt, count, end), runtime.greedy(prompt, count, end)
         parted = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
         drawn += len(ours)
         alike += parted
         if parted == len(ours) == len(theirs):
             continue
-        scores = own_scores(model, [*prompt, *ours[:parted]])
-        best = [max(scores[end]) if len(ids) == parted else scores[ids[parted]] for ids in (ours, theirs)]
-        if not best[0] - best[1] <= 2 * tolerance:
+        scores = own.scores([*prompt, *ours[:parted]])
+        chosen = [scores[end].max() if len(ids) == parted else scores[ids[parted]] for ids in (ours, theirs)]
+        if not chosen[0] - chosen[1] <= 2 * tolerance:
             raise ModelError(
                 f"{runtime.name} writes another text: after {len(prompt) + parted} tokens it takes one that is less "
-                f"likely by {best[0] - best[1]:.2g} nats",
+                f"likely by {chosen[0] - chosen[1]:.2g} nats",
                 MEND,
             )
     return drawn, alike
 
 
+def proof_text(proof: dict[str, Any]) -> str:
+    """The proof for the model card.
+
+    Args:
+        proof: what `prove` returned, with `files`: size and sha256 by name.
+    """
+    lines = ["", "## Proof", ""]
+    if "prompts" in proof:
+        lines += [
+            f"Loaded in {proof['runtime']} and compared with the checkpoint in the project's own model:",
+            "",
+            f"- {proof['prompts']} prompts: log-probabilities differ by at most {proof['max_difference']:.2g} nats "
+            f"({proof['tolerance']:g} is allowed); the likeliest token is the same in {proof['same_choice']:.1%}",
+            f"- {proof['greedy_tokens']} tokens drawn greedily: {proof['greedy_same']} are the same",
+            f"- a text of {proof['text_tokens']} tokens that is hard on tokenizers: the same ids",
+        ]
+    else:
+        lines += [
+            f"Read back with {proof['runtime']}: every tensor is, byte for byte, what the checkpoint's becomes."
+        ]
+    lines += ["", "| file | bytes | sha256 |", "|---|---|---|"]
+    lines += [f"| `{name}` | {entry['bytes']:,} | `{entry['sha256']}` |" for name, entry in proof["files"].items()]
+    return "\n".join(lines) + "\n"
+
+
 def files_of(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and sha256 of each file of an export."""
-    paths = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": files.sha256_file(p)} for p in paths}
+    paths = sorted(p for p in folder.iterdir() if p.is_file())
+    return {p.name: {"bytes": p.stat().st_size, "sha256": files.sha256_file(p)} for p in paths}

@@ -13,11 +13,10 @@ from urllib.request import Request, urlopen
 import numpy as np
 import numpy.typing as npt
 
-from microgpt.checkpoints.model import ModelFolder
-from microgpt.errors import ModelError, UsageError
+from microgpt.checkpoints.model import ModelFolder, load_weights
+from microgpt.errors import ModelError
 
 Scores = npt.NDArray[np.float64]
-EXTRA = 'pip install "microgpt[export]"'
 TOP = 4096  # llama.cpp tells its log-probabilities as JSON: the likeliest so many of a larger vocabulary
 
 
@@ -43,17 +42,11 @@ class Runtime(Protocol):
         ...
 
 
-def require(format: str, *modules: str) -> None:
-    """Refuse a format whose libraries are not installed.
-
-    Raises:
-        UsageError: with the command that installs them.
-    """
+def installed(module: str) -> bool:
+    """Whether a module could be imported; it is not."""
     from importlib.util import find_spec
 
-    missing = [module for module in modules if find_spec(module) is None]
-    if missing:
-        raise UsageError(f"format={format} needs {' and '.join(missing)}", EXTRA)
+    return find_spec(module) is not None
 
 
 def log_softmax(logits: npt.NDArray[Any]) -> Scores:
@@ -76,6 +69,40 @@ def step_by_step(
         found.append(token)
         new = [token]
     return found
+
+
+class Own:
+    """A model directory in the project's own plain PyTorch model: what all others are compared with.
+
+    Args:
+        folder: an opened model.
+    """
+
+    def __init__(self, folder: ModelFolder) -> None:
+        self.name = f"microgpt {version('microgpt')}"
+        self._folder, self._model = folder, load_weights(folder)
+
+    def encode(self, text: str) -> list[int]:
+        return [self._folder.tokenizer.bos, *self._folder.tokenizer.encode(text)]
+
+    def scores(self, ids: Sequence[int]) -> Scores:
+        import torch
+
+        with torch.inference_mode():
+            return log_softmax(self._model(torch.tensor([list(ids)]))[0, -1].numpy())
+
+    def greedy(self, ids: Sequence[int], count: int, end: Sequence[int]) -> list[int]:
+        import torch
+
+        from microgpt.model.gpt import Cache
+
+        cache = Cache(self._folder.config, 1, torch.device("cpu"), torch.float32)
+
+        def step(new: Sequence[int]) -> npt.NDArray[Any]:
+            with torch.inference_mode():
+                return self._model(torch.tensor([list(new)]), cache=cache)[0, -1].numpy()
+
+        return step_by_step(step, ids, count, end)
 
 
 class Transformers:

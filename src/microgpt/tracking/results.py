@@ -21,6 +21,7 @@ def log_results(
     metrics: Mapping[str, float] | None = None,
     params: Mapping[str, Any] | None = None,
     artifacts: list[Path] | None = None,
+    folder: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> str:
     """Log to an existing MLflow run, or to a new one that ends at once.
@@ -32,6 +33,7 @@ def log_results(
         name: of a new run.
         run_id: an existing run; empty makes a new one.
         metrics, params, artifacts, tags: what is logged.
+        folder: of the artifacts, in the run.
 
     Returns:
         The MLflow run id, or nothing.
@@ -63,7 +65,7 @@ def log_results(
         for key, value in (metrics or {}).items():
             client.log_metric(run_id, key, float(value))
         for path in artifacts or []:
-            client.log_artifact(run_id, str(path))
+            client.log_artifact(run_id, str(path), folder or None)
         if fresh:
             client.set_terminated(run_id, "FINISHED")
     except Exception as error:  # whatever the store says, the stage's own results stand

@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from microgpt.checkpoints.folder import WEIGHTS
-from microgpt.checkpoints.model import ModelFolder
-from microgpt.checkpoints.tensors import read_arrays, read_header
+from microgpt.checkpoints.model import ModelFolder, read_weights
 from microgpt.config.schema import ModelConfig
 from microgpt.errors import ModelError
 
@@ -85,15 +83,16 @@ def family(config: ModelConfig, format: str) -> str:
     return "arcee"
 
 
-def read_weights(folder: ModelFolder) -> Arrays:
+def whole_weights(folder: ModelFolder) -> Arrays:
     """The tensors of a model under our names, in float32, with what the config leaves out written out.
 
     Norms without gain get a gain of 1, which changes nothing. A norm right after the embedding is worked into the
     table, where it depends on the token alone; the head then is a tensor of its own.
+
+    Raises:
+        ModelError: the weights do not fit the config, or hold NaN.
     """
-    header, start = read_header(folder.path / WEIGHTS)
-    raw = read_arrays(folder.path / WEIGHTS, header, start)
-    arrays: Arrays = {name: a.astype(np.float32, copy=False) for name, a in raw.items()}
+    arrays: Arrays = {name: a.astype(np.float32, copy=False) for name, a in read_weights(folder).items()}
     c = folder.config
     ones = np.ones(c.n_embd, np.float32)
     for i in range(c.n_layer):
