@@ -5,12 +5,24 @@ from __future__ import annotations
 import sys
 
 from microgpt import errors, runtime
-from microgpt.cli import models, runs, stages, talk
+from microgpt.cli import models, runs, serve, stages, talk
 from microgpt.cli.app import app
 from microgpt.cli.models import generate
 from microgpt.cli.talk import chat, chat_once, default_chat_model
 
-__all__ = ["app", "chat", "chat_once", "default_chat_model", "generate", "main", "models", "runs", "stages", "talk"]
+__all__ = [
+    "app",
+    "chat",
+    "chat_once",
+    "default_chat_model",
+    "generate",
+    "main",
+    "models",
+    "runs",
+    "serve",
+    "stages",
+    "talk",
+]
 
 
 def main() -> None:

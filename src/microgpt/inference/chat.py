@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -70,25 +71,23 @@ def fitted(tokenizer: Tokenizer, turns: Sequence[Turn], block_size: int, room: i
     """
     encoded = encode_turns(tokenizer, turns)
     system = encoded[:1] if encoded and encoded[0].role == "system" else []
-    rest = encoded[len(system) :]
+    rest = deque(encoded[len(system) :])
     dropped = count = 0
     room = min(room, block_size // 2)  # a long reply must not push everything out
-    while True:
-        ids = generation_prompt(tokenizer, [*system, *rest])
-        if len(ids) + room <= block_size:
-            return ids, dropped, count
+    size = len(generation_prompt(tokenizer, encoded))
+    while size + room > block_size:
         if len(rest) <= 1:
-            if len(ids) < block_size:
-                return ids, dropped, count  # a shorter reply than asked for is better than none
+            if size < block_size:
+                break  # a shorter reply than asked for is better than none
             raise UsageError(
-                f"the message has {len(ids):,} tokens, the context holds {block_size:,}", "shorten the message"
+                f"the message has {size:,} tokens, the context holds {block_size:,}", "shorten the message"
             )
-        take = 1
-        while take < len(rest) - 1 and rest[take].role != "user":
-            take += 1
-        dropped += sum(len(t.ids) for t in rest[:take])
-        count += take
-        rest = rest[take:]
+        while True:
+            gone = len(rest.popleft().ids)
+            size, dropped, count = size - gone, dropped + gone, count + 1
+            if len(rest) <= 1 or rest[0].role == "user":
+                break
+    return generation_prompt(tokenizer, [*system, *rest]), dropped, count
 
 
 def reply_ends(tokenizer: Tokenizer) -> list[int]:
