@@ -22,6 +22,7 @@ from microgpt.serving import openai_api, plain_api
 from microgpt.serving.answering import GONE, Gone
 from microgpt.serving.context import Context
 from microgpt.serving.metrics import Metrics
+from microgpt.serving.openapi import document, documented
 from microgpt.serving.refusal import Refusal
 from microgpt.web.errors import error_body
 
@@ -53,6 +54,7 @@ def make_app(context: Context) -> FastAPI:
 
     app.mount("/static", StaticFiles(directory=PAGE, check_dir=False))
     app.add_middleware(Counted, metrics=context.metrics)
+    app.openapi = lambda: document(app)
     return app
 
 
@@ -60,19 +62,19 @@ def add_status(app: FastAPI, context: Context) -> None:
     """What other programs ask of a server: is it alive, is it ready, what has it done."""
     begun = time.monotonic()
 
-    @app.get("/health")
+    @app.get("/health", **documented("Health", error="PlainError"))
     async def health() -> JSONResponse:
         names = sorted(context.models.workers)
         return JSONResponse({"status": "ok", "models": names, "uptime_s": round(time.monotonic() - begun, 1)})
 
-    @app.get("/ready")
+    @app.get("/ready", **documented("Ready", error="PlainError", unready="Ready"))
     async def ready() -> JSONResponse:
         if context.models.ready:
             return JSONResponse({"status": "ready"})
         status = "draining" if context.models.draining else "loading"
         return JSONResponse({"status": status}, 503, {"retry-after": "1"})
 
-    @app.get("/metrics")
+    @app.get("/metrics", **documented("", error="PlainError"))
     async def metrics() -> Response:
         return Response(context.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 

@@ -17,6 +17,7 @@ from microgpt.inference.load import Model
 from microgpt.serving import prompts
 from microgpt.serving.answering import EventStream, whole
 from microgpt.serving.context import Context
+from microgpt.serving.openapi import documented
 from microgpt.serving.reading import read
 from microgpt.serving.refusal import Refusal
 from microgpt.serving.schemas import CHOICES, SEED, ChatBody, CompletionBody, Options
@@ -31,16 +32,16 @@ def routes(context: Context) -> APIRouter:
     """The three paths, and that of one model."""
     router = APIRouter()
 
-    @router.get("/v1/models")
+    @router.get("/v1/models", **documented("Models"))
     async def models() -> JSONResponse:
         workers = context.models.workers
         return JSONResponse({"object": "list", "data": [workers[name].card for name in sorted(workers)]})
 
-    @router.get("/v1/models/{model}")
+    @router.get("/v1/models/{model}", **documented("Model", missing=True))
     async def model(model: str) -> JSONResponse:
         return JSONResponse(context.models.get(model).card)
 
-    @router.post("/v1/chat/completions")
+    @router.post("/v1/chat/completions", **documented("ChatAnswer", ChatBody, stream=True))
     async def chat(request: Request) -> Response:
         body = await read(request, ChatBody)
         if body.top_logprobs and not body.logprobs:
@@ -59,7 +60,7 @@ def routes(context: Context) -> APIRouter:
             shape = Chat(worker.name, model.tokenizer, Usage(len(ids), dropped), top is not None, wants_usage(body))
             return await answer(request, body, worker, requests, shape)
 
-    @router.post("/v1/completions")
+    @router.post("/v1/completions", **documented("CompletionAnswer", CompletionBody, stream=True))
     async def complete(request: Request) -> Response:
         body = await read(request, CompletionBody)
         with context.models.get(body.model).held() as worker:

@@ -10,6 +10,7 @@ from microgpt.inference.chat import reply_ends
 from microgpt.serving import prompts
 from microgpt.serving.answering import whole
 from microgpt.serving.context import Context
+from microgpt.serving.openapi import documented
 from microgpt.serving.reading import read
 from microgpt.serving.schemas import GenerateBody, TalkBody
 
@@ -18,7 +19,7 @@ def routes(context: Context) -> APIRouter:
     """The two paths; the model is the first that is served."""
     router = APIRouter(prefix="/microgpt/v1")
 
-    @router.post("/generate")
+    @router.post("/generate", **documented("Samples", GenerateBody, "PlainError"))
     async def generate(request: Request) -> JSONResponse:
         body = await read(request, GenerateBody)
         with context.models.get(context.models.first).held() as worker:
@@ -31,7 +32,7 @@ def routes(context: Context) -> APIRouter:
             context.ended(worker, ticket, sum(part.count for part in parts))
             return JSONResponse({"samples": [part.text for part in parts]})
 
-    @router.post("/chat")
+    @router.post("/chat", **documented("Reply", TalkBody, "PlainError"))
     async def chat(request: Request) -> JSONResponse:
         body = await read(request, TalkBody)
         with context.models.get(context.models.first).held() as worker:
