@@ -1,7 +1,7 @@
 """The thread of a model: it alone touches the engine, and writes the sequences of all requests together.
 
-Requests come in through a queue. What a step of the engine writes goes to the event loop in one call, however many
-requests it is for: a wake-up for each token would cost more than small models take to compute it.
+Requests come in through a queue. What the engine writes goes to the event loop in one call for all requests, and no
+more often than anyone can see: a wake-up for each token would cost more than small models take to compute it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from microgpt.serving.metrics import Metrics
 from microgpt.serving.refusal import Refusal, later
 from microgpt.serving.ticket import Choice, Part, Ticket
 
+WRITE_S = 0.01  # between two hand-overs; first tokens and ends do not wait
 fault_log = logging.getLogger("microgpt.faults")
 
 
@@ -45,6 +46,7 @@ class Worker:
         self._outbox: list[tuple[Ticket, Part | Refusal]] = []
         self._running: set[Choice] = set()
         self._drawn = 0
+        self._urgent, self._handed = False, 0.0
         self._holders, self._retired = 0, False
         self._loop = asyncio.get_running_loop()
         self._tokens, self._batch = metrics.tokens.labels(name), metrics.batch.labels(name)
@@ -129,18 +131,20 @@ class Worker:
             except Exception as error:
                 busy = False
                 self._fail(error)
-            self._hand_on()
+            self._hand_on(not busy)
 
-    def _hand_on(self) -> None:
-        """Count the step, and send what it wrote to the event loop."""
+    def _hand_on(self, idle: bool) -> None:
+        """Count the step, and send what was written to the event loop if it is time."""
         size = len(self._engine.active)
         if size:
             self._batch.observe(size)
         if self._drawn:
             self._tokens.inc(self._drawn)
             self._drawn = 0
-        if self._outbox:
+        now = time.monotonic()
+        if self._outbox and (idle or self._urgent or now - self._handed > WRITE_S):
             batch, self._outbox = self._outbox, []
+            self._urgent, self._handed = False, now
             with suppress(RuntimeError):  # the event loop has closed: the process is about to end
                 self._loop.call_soon_threadsafe(self._arrive, batch)
 
@@ -156,11 +160,13 @@ class Worker:
         if isinstance(event, Token):
             self._drawn += 1
             if not choice.count:
+                self._urgent = True
                 choice.first = now
                 self._first.observe(now - choice.ticket.begun)
             choice.last = now
         else:
             self._running.discard(choice)
+            self._urgent = True
             if choice.count > 1:
                 self._each.observe((choice.last - choice.first) / (choice.count - 1))
         part = choice.take(event)
