@@ -105,6 +105,15 @@ def debugging() -> bool:
     return os.environ.get("MICROGPT_DEBUG") == "1"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory is used up, the device's or the machine's, without importing torch."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+    )
+
+
 def report(error: BaseException) -> int:
     """Print the one line that an error deserves and return the exit code of the command."""
     if debugging() and not isinstance(error, Stopped):
@@ -116,8 +125,8 @@ def report(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         print("stopped: interrupted - run the command again to start over", file=sys.stderr)
         return SIGINT
-    if isinstance(error, MemoryError):
-        print("error: out of memory - lower data.batch_size or model.block_size", file=sys.stderr)
+    if is_out_of_memory(error):
+        print("error: out of memory - lower data.batch_size, model.block_size or model.n_embd", file=sys.stderr)
         return MEMORY
     if isinstance(error, BrokenPipeError):  # whoever read the output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

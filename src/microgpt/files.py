@@ -30,6 +30,14 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it so that their names survive a power cut."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        fsync_folder(path.parent)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file in one step: readers see the old content or the new, never a part.
 
@@ -89,7 +97,7 @@ def new_folder(target: Path, needed: int = 0) -> Generator[Path]:
         DiskError: on any failure of the filesystem; the temporary folder is removed.
     """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     except OSError as error:
         raise disk_error(error, target, needed) from error
@@ -175,13 +183,34 @@ def human_bytes(count: float) -> str:
     raise AssertionError
 
 
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove the hidden temporary files and folders that a killed process has left, of one name or of all.
+
+    To be called by who owns the folder (or name) alone: a living process's would go too.
+    """
+    for pattern in (f".{name}*.tmp", f".{name}*.old"):
+        for path in folder.glob(pattern):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+
+
 @contextmanager
-def waiting_lock(path: Path) -> Generator[None]:
-    """Hold a lock file; wait for whoever holds it. The system frees it when its holder dies."""
+def waiting_lock(path: Path, wait: bool = True) -> Generator[bool]:
+    """Hold a lock file; wait for whoever holds it. The system frees it when its holder dies.
+
+    Yields whether it is held: always, unless it is not to be waited for.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 class FolderLock:
@@ -232,10 +261,10 @@ class FolderLock:
         self._file.close()
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether a live process holds the folder's lock."""
+def is_locked(folder: Path, name: str = ".lock") -> bool:
+    """Whether a live process holds the folder's lock, or another lock file in it."""
     try:
-        with open(folder / ".lock", "rb") as file:
+        with open(folder / name, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -104,16 +104,26 @@ def set_threads(count: int) -> int:
 
 
 class StopSignals:
-    """Notes SIGINT and SIGTERM instead of dying of them; the loop asks `requested` between steps.
+    """Notes SIGINT, SIGTERM and SIGUSR1 instead of dying of them; the loop looks between steps.
 
     A second SIGINT ends the process at once: every file is replaced by rename, so nothing is left half-written.
+
+    Attributes:
+        requested: the name of the signal that asked to stop, or nothing.
+        save: SIGUSR1 has asked for a checkpoint; who saves sets it back.
     """
+
+    NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self) -> None:
         self.requested = ""
+        self.save = False
         self._interrupts = 0
 
     def _note(self, number: int, frame: types.FrameType | None) -> None:
+        if number == signal.SIGUSR1:
+            self.save = True
+            return
         name = signal.Signals(number).name
         self._interrupts += name == "SIGINT"
         if self._interrupts > 1:
@@ -126,7 +136,7 @@ class StopSignals:
     @contextmanager
     def installed(self) -> Generator[StopSignals]:
         """Listen while the block runs; the former handlers come back after it."""
-        former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        former = {number: signal.signal(number, self._note) for number in self.NUMBERS}
         try:
             yield self
         finally:
@@ -135,7 +145,7 @@ class StopSignals:
 
     def reinstall(self) -> None:
         """Take the signals back from a library that put its own handlers in."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self.NUMBERS:
             signal.signal(number, self._note)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def run_train(config: TrainConfig, overrides: list[str], output: Path) -> None:
     """The stage."""
-    from microgpt.files import FolderLock
+    from microgpt.files import FolderLock, remove_leftovers
     from microgpt.runs.folder import FAILED, FINISHED, KILLED, RunFolder
     from microgpt.runs.start import started
     from microgpt.tracking.start import start_feeder, tracking_uri
@@ -33,6 +33,8 @@ def run_train(config: TrainConfig, overrides: list[str], output: Path) -> None:
             f"the folder {start.folder} holds a run already",
             f"go on with it by resume={start.folder}, or choose another with hydra.run.dir=",
         )
+    for where, name in ((start.folder, "config.yaml"), (start.folder, "run.json"), (folder.checkpoints, "")):
+        remove_leftovers(where, name)  # of a run here that was killed; the folder is ours alone now
     status = FAILED
     feeder: Any = None
     try:

@@ -150,12 +150,35 @@ def find(folder: Path, which: str) -> Path:
     raise ModelError(f"there is no checkpoint in {folder}", "train first, or give another run")
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints and the best; to be called after a new one is verified."""
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint passes `verify`."""
+    try:
+        verify(folder)
+    except ModelError:
+        return False
+    return True
+
+
+def prune(folder: Path, keep: int, verified: Path | None = None) -> None:
+    """Remove all but the newest `keep` checkpoints and the best; to be called after a new one is verified.
+
+    The two newest that are whole always stay: a damaged one does not count, and is no reason to lose a good one.
+
+    Args:
+        folder: `<run>/checkpoints`.
+        keep: how many stay, at least 2.
+        verified: a checkpoint that is known to be whole, and is not read again.
+    """
+    newest_first = [path for _, path in reversed(checkpoints_in(folder))]
     protected = {pointed(folder, "best"), pointed(folder, "latest")}
-    for _, path in checkpoints_in(folder)[: -max(2, keep)]:
-        if path not in protected:
-            doomed = path.with_name(f".{path.name}.{os.getpid()}.old")  # a half-removed one must not look whole
+    doomed = [path for path in newest_first[max(2, keep) :] if path not in protected]
+    whole: list[Path] = []
+    for path in newest_first if doomed else ():
+        if len(whole) < 2 and (path == verified or is_whole(path)):
+            whole.append(path)
+    for path in reversed(doomed):
+        if path not in whole:
+            hidden = path.with_name(f".{path.name}.{os.getpid()}.old")  # a half-removed one must not look whole
             with suppress(OSError):
-                os.rename(path, doomed)
-                shutil.rmtree(doomed, ignore_errors=True)
+                os.rename(path, hidden)
+                shutil.rmtree(hidden, ignore_errors=True)

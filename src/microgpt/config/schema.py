@@ -212,6 +212,13 @@ class TrainerConfig:
         None, "optimizer steps in one Lightning training_step (auto: more for tiny models)", ge=1, le=1000
     )
     max_bad_steps: int = setting(3, "updates skipped for NaN or Inf before the run ends", ge=0, le=10**6)
+    skip_spikes: bool = setting(
+        False,
+        "leave out the update of a step whose loss is above mean + 6 sigma of the last 128; it is logged anyway",
+    )
+    auto_micro_batch: bool = setting(
+        False, "out of memory: halve the micro-batch and double the accumulation, instead of ending the run"
+    )
     deterministic: bool = setting(False, "same bits on CUDA too, slower; the CPU is always so")
 
 

@@ -137,6 +137,10 @@ class Ahead:
                 self._coming[ahead] = self._pool.submit(self._make, ahead)
         return self._make(step) if coming is None else coming.result()
 
+    def forget(self) -> None:
+        """Drop what was prepared: batches are made in another size from now on."""
+        self._coming.clear()
+
 
 def document_ids(tokens: TokenSet, index: I64) -> list[int]:
     """The documents that positions of the token stream belong to; -1 belongs to none."""

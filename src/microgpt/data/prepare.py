@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -364,6 +364,7 @@ def prepare(
         tokenizer_config.vocab_size = vocabulary(tokenizer_config.vocab_size, size)
     print_ = fingerprint(sources, data, tokenizer_config, given, block_size)
     folder = files.cache_folder() / "tokens" / print_[:32]
+    _clear_leftovers(folder.parent)
     if not (folder / "meta.json").exists():
         try:
             with files.waiting_lock(folder.with_name(f"{folder.name}.lock")):
@@ -373,6 +374,14 @@ def prepare(
             raise files.disk_error(error, folder, 0) from error
     shards = open_shards(folder)
     return shards, load_tokenizer(folder / "tokenizer.json")
+
+
+def _clear_leftovers(cache: Path) -> None:
+    """Remove the token sets that killed processes left half made; one that is being made has its lock held."""
+    for name in {path.name.split(".")[1] for path in cache.glob(".*.tmp")}:
+        with suppress(OSError), files.waiting_lock(cache / f"{name}.lock", wait=False) as ours:
+            if ours:
+                files.remove_leftovers(cache, name)
 
 
 def _make(

@@ -50,7 +50,10 @@ class RunFolder:
         self.level = "info"
         self._appending: dict[str, TextIO] = {}
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            files.make_folder(path)
+            for above in (path.resolve().parents)[:3]:  # Hydra, which has made them, syncs no name
+                with suppress(PermissionError):  # of a folder that may be entered but not read
+                    files.fsync_folder(above)
             probe = path / f".probe-{os.getpid()}"
             probe.write_text("")
             probe.unlink()
@@ -87,6 +90,15 @@ class RunFolder:
             file.flush()
         except OSError as error:
             raise files.disk_error(error, self.path / name, len(line)) from error
+
+    def sync(self) -> None:
+        """Bring what was appended to the disk, so that no checkpoint outlives the metrics of its steps."""
+        try:
+            for file in self._appending.values():
+                os.fsync(file.fileno())
+            files.fsync_folder(self.path)
+        except OSError as error:
+            raise files.disk_error(error, self.path, 0) from error
 
     def _end_torn_line(self, path: Path) -> None:
         """Close the half line that a power cut can leave, so that the next line stands alone."""

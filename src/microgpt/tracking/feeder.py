@@ -1,6 +1,8 @@
 """`python -m microgpt.tracking.feeder RUN_FOLDER`: tail a run folder into MLflow until the run has ended.
 
 It can be started again at any time, on a run that goes on or has ended: what MLflow has is skipped by (key, step).
+Whatever happens to the store costs the training nothing; what it has missed is sent when it is back, also to a new
+one where it was deleted.
 """
 
 from __future__ import annotations
@@ -8,7 +10,6 @@ from __future__ import annotations
 import csv
 import getpass
 import os
-import socket
 import sys
 import time
 import traceback
@@ -22,8 +23,9 @@ from microgpt.errors import ModelError
 from microgpt.runs.find import MLFLOW
 from microgpt.runs.folder import KILLED, METRICS, RUNNING, SAMPLES, read_config, read_lines, read_metrics, read_run
 from microgpt.runtime import quiet_libraries
+from microgpt.tracking.stale import FOLDER, LOCK, mend, owner_tags, send_rest
 from microgpt.tracking.start import PARENT
-from microgpt.tracking.store import MAX_METRICS, experiment_id, log_params, open_client, settings
+from microgpt.tracking.store import MAX_METRICS, StoreFile, experiment_id, log_params, open_client, settings
 
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 60.0
@@ -65,6 +67,7 @@ class RunFeeder:
         self.offset = 0
         self.system_rows = 0
         self.stored: dict[str, set[int]] = {}
+        self.file: StoreFile | None = None
 
     def status(self) -> str:
         """How the run stands; one that says RUNNING but holds no lock was killed."""
@@ -74,11 +77,17 @@ class RunFeeder:
             return KILLED if status == RUNNING else status
         return status
 
+    def is_open(self) -> bool:
+        """Whether MLflow has this run as RUNNING."""
+        known = str(files.read_json(self.folder / MLFLOW)["run_id"])
+        return open_client(self.given["uri"]).get_run(known).info.status == RUNNING
+
     def open(self) -> None:
         """Find or make the MLflow run."""
         from mlflow.exceptions import MlflowException
 
         self.client = open_client(self.given["uri"])
+        self.file = self.file or StoreFile(self.given["uri"])
         note = self.folder / MLFLOW
         with suppress(OSError, ValueError, KeyError, MlflowException):
             known = str(files.read_json(note)["run_id"])
@@ -94,8 +103,8 @@ class RunFeeder:
             "mlflow.source.name": str(facts.get("command", "microgpt")),
             "mlflow.source.type": "LOCAL",
             "mlflow.user": getpass.getuser(),
-            "microgpt.run_folder": str(self.folder.resolve()),
-            "microgpt.host": socket.gethostname(),
+            FOLDER: str(self.folder.resolve()),
+            **owner_tags(int(facts.get("pid", 0))),
             "microgpt.git_dirty": str(git.get("dirty", "")),
         }
         if git.get("commit"):
@@ -108,6 +117,7 @@ class RunFeeder:
         self.run_id = run.info.run_id
         files.write_json(note, {"run_id": self.run_id, "experiment_id": experiment})
         self._describe(facts)
+        send_rest(mend(self.client, experiment))
 
     def _read_stored(self) -> None:
         for key in self.client.get_run(self.run_id).data.metrics:
@@ -217,7 +227,7 @@ class RunFeeder:
             time.sleep(0.1)
         if not read_run(self.folder).get("ready"):
             return 0  # it ended before there was anything to say
-        failing_since = 0.0
+        failing_since, said = 0.0, ""
         while True:
             status = self.status()
             try:
@@ -227,15 +237,24 @@ class RunFeeder:
                 failing_since = 0.0
                 if status != RUNNING and not moved:
                     self.close(status)
+                if self.file is not None and self.file.is_gone():
+                    self._start_over()
+                if status != RUNNING and not moved:
                     return 0
                 if not moved:
                     time.sleep(POLL_SECONDS if status == RUNNING else 0.0)
-            except Exception:
-                traceback.print_exc()
+            except Exception as error:
+                if said != (said := repr(error)[:200]):  # not the same again for hours
+                    traceback.print_exc()
                 failing_since = failing_since or time.monotonic()
                 if status != RUNNING and time.monotonic() - failing_since > RETRY_SECONDS:
                     return 1
-                time.sleep(min(5.0, POLL_SECONDS))
+                time.sleep(POLL_SECONDS)
+
+    def _start_over(self) -> None:
+        """Go on as a new process, which knows nothing of the store that was deleted under this one."""
+        print("the store was deleted; everything is sent again to a new one", file=sys.stderr, flush=True)
+        os.execv(sys.executable, [sys.executable, "-m", "microgpt.tracking.feeder", str(self.folder)])
 
 
 MAX_SOURCE = 60_000
@@ -246,7 +265,7 @@ def main() -> int:
     quiet_libraries()
     folder = Path(sys.argv[1])
     try:
-        with files.waiting_lock(folder / ".mlflow.lock"):  # a feeder of the run before a resume may still be at work
+        with files.waiting_lock(folder / LOCK):  # a feeder of the run before a resume may still be at work
             return RunFeeder(folder).run()
     except ModelError as error:
         print(error, file=sys.stderr)

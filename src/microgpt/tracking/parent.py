@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from microgpt.runtime import quiet_libraries
+from microgpt.tracking.stale import mend, owner_tags, send_rest
 from microgpt.tracking.store import experiment_id, open_client, settings
 
 
@@ -14,11 +16,11 @@ def main(words: list[str]) -> None:
     given = settings()
     client = open_client(given["uri"])
     if words[0] == "start":
-        tags = {"microgpt.kind": words[2]}
-        run = client.create_run(
-            experiment_id(client, given["uri"], given["experiment"]), run_name=words[1], tags=tags
-        )
-        print(run.info.run_id)
+        tags = {"microgpt.kind": words[2], **owner_tags(os.getppid())}
+        experiment = experiment_id(client, given["uri"], given["experiment"])
+        run = client.create_run(experiment, run_name=words[1], tags=tags)
+        print(run.info.run_id, flush=True)
+        send_rest(mend(client, experiment))
     else:
         client.set_terminated(words[1], words[2])
 

@@ -42,6 +42,7 @@ def log_results(
         return ""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "8")  # a stage does not wait for a server that is silent
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    from microgpt.tracking.stale import owner_tags
     from microgpt.tracking.store import experiment_id, log_params, open_client
 
     try:
@@ -57,7 +58,8 @@ def log_results(
         if fresh:
             parent = {"mlflow.parentRunId": os.environ[PARENT]} if os.environ.get(PARENT) else {}
             experiment = experiment_id(client, uri, tracking.experiment)
-            run_id = client.create_run(experiment, run_name=name, tags=parent).info.run_id
+            tags_of_all = {**parent, **owner_tags(os.getpid())}
+            run_id = client.create_run(experiment, run_name=name, tags=tags_of_all).info.run_id
         if params:
             log_params(client, run_id, dict(params))
         for key, value in (tags or {}).items():

@@ -43,13 +43,14 @@ class Feeder:
 
     def finish(self) -> None:
         """Give it time to send the rest; what does not go through in time is sent on without us."""
+        again = f"python -m microgpt.tracking.feeder {self._folder}"
         try:
             code = self._process.wait(self._seconds)
         except subprocess.TimeoutExpired:
-            print("note: MLflow is slow; the rest of the metrics is being sent in the background", file=sys.stderr)
+            rest = f"if it cannot be reached for a minute, later by {again}"
+            print(f"note: MLflow is slow; the rest is being sent in the background, {rest}", file=sys.stderr)
             return
         if code:
-            again = f"python -m microgpt.tracking.feeder {self._folder}"
             print(f"note: MLflow was not reached (see {self._folder / LOG}); send again: {again}", file=sys.stderr)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from microgpt import files
+from microgpt.errors import DiskError
 
 SQLITE = "sqlite:///"
 MAX_PARAM, MAX_PARAMS, MAX_METRICS = 6000, 100, 1000
@@ -24,6 +25,48 @@ def settings() -> dict[str, str]:
     return {"uri": uri, "experiment": given.get("experiment", "microgpt")}
 
 
+class StoreFile:
+    """Tells whether a sqlite store is still the file that it was.
+
+    MLflow goes on writing into a deleted file without a word. The file is held open, so that its inode cannot become
+    a new store's, and never closed: closing would drop the locks that SQLite holds in this process.
+
+    Args:
+        uri: of the store; what is no file is never gone.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._path = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+        self._handle = -1 if self._path is None else os.open(self._path, os.O_RDONLY)
+
+    def is_gone(self) -> bool:
+        """Whether the file was deleted, moved away or replaced."""
+        if self._path is None:
+            return False
+        try:
+            return not os.path.samestat(os.fstat(self._handle), self._path.stat())
+        except FileNotFoundError:
+            return True
+
+
+def refuse_damaged(path: Path) -> None:
+    """Look into a store at once: MLflow tries a damaged one for two minutes.
+
+    Raises:
+        DiskError: it is no database.
+    """
+    try:
+        with closing(sqlite3.connect(path, timeout=1)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        return  # locked or not to be read: it may be better in a moment
+    except sqlite3.DatabaseError as error:
+        raise DiskError(
+            f"the MLflow store {path} is damaged ({error})",
+            "move it away; python -m microgpt.tracking.feeder RUN_FOLDER sends a run to a new one",
+        ) from None
+
+
 def ensure_schema(uri: str) -> None:
     """Make a sqlite store where there is none. Eight first runs at once make it once.
 
@@ -33,6 +76,7 @@ def ensure_schema(uri: str) -> None:
         return
     path = Path(uri.removeprefix(SQLITE))
     if path.exists():
+        refuse_damaged(path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.waiting_lock(path.parent / ".mlflow.lock"):
@@ -40,6 +84,7 @@ def ensure_schema(uri: str) -> None:
             return
         from mlflow.version import VERSION
 
+        files.remove_leftovers(path.parent, path.name)  # of a process that was killed at this
         template = files.cache_folder() / f"mlflow-{VERSION}.db"
         fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         if not template.exists():

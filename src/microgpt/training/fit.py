@@ -20,17 +20,19 @@ from microgpt import files
 from microgpt.config.schema import TrainConfig
 from microgpt.data.batches import Batch, Batches
 from microgpt.data.mixture import Prepared
-from microgpt.errors import OutOfMemoryError
+from microgpt.errors import is_out_of_memory
 from microgpt.model.gpt import GPT
 from microgpt.runs.folder import RunFolder
 from microgpt.runtime import StopSignals, quiet_libraries
 from microgpt.training.checkpoint_io import FolderCheckpointIO
+from microgpt.training.memory import out_of_memory
 from microgpt.training.metrics import Metrics, measured_peak_flops
-from microgpt.training.module import GPTModule, Span, Spans
+from microgpt.training.module import GPTModule
 from microgpt.training.progress import ProgressBar
 from microgpt.training.samples import Samples
 from microgpt.training.saving import Saving
 from microgpt.training.schedule import Schedule
+from microgpt.training.spans import Span, Spans
 
 EVAL_TOKENS = 16384
 CPU_FLOPS = 5e10  # what two cores sustain in training; only for the estimate that decides on compiling
@@ -154,7 +156,7 @@ def fit(
         precision,
         compiled_loss(model, config, seconds, device),
         lambda: bool(signals.requested),
-        lambda what: folder.log(f"update skipped at {what}"),
+        folder.log,
     )
     trainer_config = config.trainer
     metrics = Metrics(
@@ -212,19 +214,8 @@ def fit(
             ckpt_path=None if checkpoint is None else str(checkpoint),
             weights_only=False,
         )
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise out_of_memory(config, error) from error
-    except RuntimeError as error:
-        if "allocate memory" in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
             raise out_of_memory(config, error) from error
         raise
     return Fitted(module, time.monotonic() - started, module.steps_done < module.schedule.end)
-
-
-def out_of_memory(config: TrainConfig, error: BaseException) -> OutOfMemoryError:
-    """What to tell a user whose device is too small."""
-    return OutOfMemoryError(
-        f"out of memory: {str(error).splitlines()[0][:120]}",
-        f"lower data.batch_size={config.data.batch_size} (raise trainer.accumulate by as much), "
-        f"model.block_size={config.model.block_size} or model.n_embd={config.model.n_embd}",
-    )

@@ -13,7 +13,8 @@ import torch
 
 from microgpt.runs.folder import EVAL_COLUMNS, SYSTEM_COLUMNS, RunFolder, finite
 from microgpt.runtime import now_iso, peak_memory_mb
-from microgpt.training.module import Clock, GPTModule
+from microgpt.training.module import GPTModule
+from microgpt.training.records import Clock
 
 FLUSH_SECONDS = 0.5
 SMOOTHING = 0.95

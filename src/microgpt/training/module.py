@@ -7,10 +7,10 @@ A step is always an optimizer step; spans end where a validation, a checkpoint o
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,70 +20,16 @@ from torch import Tensor
 from microgpt.config.schema import TrainConfig
 from microgpt.data.batches import Ahead, Batch, Batches
 from microgpt.data.mixture import MixedBatches
-from microgpt.errors import DivergedError
+from microgpt.errors import DivergedError, ModelError, is_out_of_memory
 from microgpt.model.gpt import GPT
+from microgpt.training.memory import smaller
 from microgpt.training.optimizer import MuonAdamW, make_optimizer
+from microgpt.training.records import BestLoss, Clock, StepRecord
 from microgpt.training.schedule import Schedule
+from microgpt.training.spans import Span
+from microgpt.training.spikes import Spikes
 
 UPDATE_RATIO_EVERY = 25
-
-
-@dataclass(frozen=True)
-class Span:
-    """Optimizer steps start..stop-1, run in one `training_step`."""
-
-    start: int
-    stop: int
-
-
-@dataclass
-class StepRecord:
-    """What one step left for the log; tensors are read later, together."""
-
-    step: int
-    loss: Tensor
-    grad_norm: Tensor
-    lr: float
-    tokens_done: int
-    update_ratio: Tensor | None = None
-
-
-@dataclass
-class Clock:
-    """Seconds spent since the last look, by what for."""
-
-    data: float = 0.0
-    steps: float = 0.0
-    count: int = 0
-    tokens: int = 0
-
-
-@dataclass
-class BestLoss:
-    """The lowest validation loss so far."""
-
-    loss: float = float("inf")
-    bpb: float = float("inf")
-    step: int = 0
-
-
-class Spans:
-    """The training "data set": spans of steps up to the next validation. Lightning's epoch is one such stretch."""
-
-    def __init__(self, module: GPTModule) -> None:
-        self.module = module
-
-    def __iter__(self) -> Iterator[Span]:
-        module, trainer = self.module, self.module.config.trainer
-        interval, saving = trainer.eval_interval or 1, trainer.checkpoint_interval or 0
-        step = module.steps_done
-        end = min(module.schedule.end, (step // interval + 1) * interval)
-        while step < end:
-            stop = min(end, step + (trainer.steps_per_call or 1))
-            if saving:
-                stop = min(stop, (step // saving + 1) * saving)
-            yield Span(step, stop)
-            step = stop
 
 
 class GPTModule(pl.LightningModule):
@@ -98,7 +44,7 @@ class GPTModule(pl.LightningModule):
         precision: `f32`, `bf16` or `f16`.
         loss: computes the summed loss of a batch; the model's own, or a compiled one.
         should_stop: asked between steps; a true answer ends the span early.
-        on_bad_step: told of every update that was skipped.
+        on_note: told of whatever a user should know: skipped updates, spikes, a smaller micro-batch.
     """
 
     def __init__(
@@ -111,17 +57,19 @@ class GPTModule(pl.LightningModule):
         precision: str = "f32",
         loss: Callable[..., Tensor] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
-        on_bad_step: Callable[[str], None] = lambda what: None,
+        on_note: Callable[[str], None] = lambda what: None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model, self.config, self.batches, self.schedule = model, config, batches, schedule
         self.token_bytes, self.precision = token_bytes, precision
-        self.should_stop, self.on_bad_step = should_stop, on_bad_step
+        self.should_stop, self.on_note = should_stop, on_note
         self.loss_of: Callable[..., Tensor] = loss or model.loss
         self.steps_done = 0
         self.tokens_done = 0
         self.bad_steps = 0
+        self.accumulate = config.trainer.accumulate
+        self.spikes = Spikes()
         self.validated_at = -1
         self.best = BestLoss()
         self.elapsed = 0.0
@@ -190,9 +138,8 @@ class GPTModule(pl.LightningModule):
         self.elapsed += spent
 
     def _made(self, step: int) -> list[Batch]:
-        accumulate = self.config.trainer.accumulate
-        rank, world = self.global_rank, self.trainer.world_size
-        return [self.batches.micro_batch(step, micro, accumulate, rank, world) for micro in range(accumulate)]
+        count, rank, world = self.accumulate, self.global_rank, self.trainer.world_size
+        return [self.batches.micro_batch(step, micro, count, rank, world) for micro in range(count)]
 
     def _micro_batches(self, step: int) -> list[Batch]:
         started = time.perf_counter()
@@ -200,7 +147,28 @@ class GPTModule(pl.LightningModule):
         self.clock.data += time.perf_counter() - started
         return found
 
-    def _step(self, step: int, optimizer: MuonAdamW) -> None:
+    def _gradients(self, step: int, optimizer: MuonAdamW) -> tuple[list[Batch], int, Tensor]:
+        """The micro-batches of a step, their targets and summed loss; in smaller ones where memory runs out."""
+        while True:
+            try:
+                return self._accumulated(step)
+            except (MemoryError, RuntimeError) as error:
+                fitting = smaller(self.batches.batch_size, self.accumulate)
+                if fitting is None or not self.config.trainer.auto_micro_batch or not is_out_of_memory(error):
+                    raise
+                reason = (str(error).splitlines() or ["out of memory"])[0][:120]
+            # out here, where the exception no longer holds what the failed attempt has allocated
+            optimizer.zero_grad(set_to_none=True)
+            self.batches.batch_size, self.accumulate = fitting
+            self._ahead.forget()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            what = f"{self.batches.batch_size} rows, accumulated {self.accumulate} times"
+            self._tell(
+                f"out of memory at step {step + 1}, which is tried again in micro-batches of {what} ({reason})"
+            )
+
+    def _accumulated(self, step: int) -> tuple[list[Batch], int, Tensor]:
         micro_batches = self._micro_batches(step)
         tokens = sum(b.target_count for b in micro_batches)
         total = torch.zeros((), device=self.device)
@@ -210,19 +178,28 @@ class GPTModule(pl.LightningModule):
                 loss = self.loss_of(inputs, targets, positions, segments) / max(1, tokens)
             self._scaler.scale(loss).backward()
             total += loss.detach()
+        return micro_batches, tokens, total
+
+    def _step(self, step: int, optimizer: MuonAdamW) -> None:
+        micro_batches, tokens, total = self._gradients(step, optimizer)
         if self._scaler.is_enabled():
             self._scaler.unscale_(optimizer)
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         self.tokens_done += tokens
-        if bool(torch.isfinite(total + norm)):
-            ratio = self._update(step, optimizer, grads, norm)
+        loss, size = torch.stack((total, norm)).tolist()  # one look at the device a step, for both guards
+        if math.isfinite(loss) and math.isfinite(size):
+            ratio = (
+                None
+                if self._is_skipped_spike(step, loss, micro_batches)
+                else self._update(step, optimizer, grads, norm)
+            )
             self.records.append(StepRecord(step + 1, total, norm, self.lr(step), self.tokens_done, ratio))
-        elif self._scaler.is_enabled() and bool(torch.isfinite(total)):
+        elif self._scaler.is_enabled() and math.isfinite(loss):
             self._scaler.step(optimizer)  # f16 overflow: it skips the update and lowers the scale
             self._scaler.update()
         else:
-            self._skip_bad(step, total, norm, micro_batches)
+            self._skip_bad(step, loss, size, micro_batches)
         optimizer.zero_grad(set_to_none=True)
         self.steps_done = step + 1
         self.clock.count += 1
@@ -252,13 +229,31 @@ class GPTModule(pl.LightningModule):
         sizes = torch.stack(torch._foreach_norm(weights))
         return torch.linalg.vector_norm(moved) / torch.linalg.vector_norm(sizes)
 
-    def _skip_bad(self, step: int, loss: Tensor, norm: Tensor, micro_batches: list[Batch]) -> None:
-        self.bad_steps += 1
+    def _tell(self, what: str) -> None:
+        self.print(f"note: {what}")
+        self.on_note(what)
+
+    def _documents(self, micro_batches: list[Batch]) -> str:
         documents = sorted({d for b in micro_batches for d in self.batches.documents_of(b)})
-        shown = ", ".join(documents[:10]) + (", ..." if len(documents) > 10 else "")
-        what = f"step {step + 1}: loss {loss.item():g}, gradient norm {norm.item():g}; documents {shown}"
-        self.print(f"note: update skipped at {what}")
-        self.on_bad_step(what)
+        return "documents " + ", ".join(documents[:10]) + (", ..." if len(documents) > 10 else "")
+
+    def _is_skipped_spike(self, step: int, loss: float, micro_batches: list[Batch]) -> bool:
+        """Whether the loss is a spike, which is told, and its update is to be left out."""
+        limit = self.spikes.limit()
+        if not self.spikes.is_spike(loss):
+            return False
+        skipped = self.config.trainer.skip_spikes
+        end = "; its update is left out" if skipped else ""
+        what = f"loss {loss:g} is above {limit:g}, the mean and six deviations of the 128 steps before"
+        self._tell(f"spike at step {step + 1}: {what}; {self._documents(micro_batches)}{end}")
+        if skipped and self._scaler.is_enabled():
+            self._scaler.update()
+        return skipped
+
+    def _skip_bad(self, step: int, loss: float, norm: float, micro_batches: list[Batch]) -> None:
+        self.bad_steps += 1
+        what = f"step {step + 1}: loss {loss:g}, gradient norm {norm:g}; {self._documents(micro_batches)}"
+        self._tell(f"update skipped at {what}")
         if self.bad_steps > self.config.trainer.max_bad_steps:
             raise DivergedError(
                 f"training diverged: {self.bad_steps} updates were not finite, the last at {what}",
@@ -327,6 +322,8 @@ class GPTModule(pl.LightningModule):
             "step": self.steps_done,
             "tokens": self.tokens_done,
             "bad_steps": self.bad_steps,
+            "spikes": self.spikes.to_json(),
+            "micro_batch": {"rows": self.batches.batch_size, "accumulate": self.accumulate},
             "validated_at": self.validated_at,
             "best": {"loss": self.best.loss, "bpb": self.best.bpb, "step": self.best.step},
             "elapsed_s": self.elapsed,
@@ -336,11 +333,24 @@ class GPTModule(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        try:
+            self._restore(checkpoint)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ModelError(
+                f"the checkpoint cannot be resumed from: its training state is damaged ({type(error).__name__})",
+                "take another checkpoint",
+            ) from None
+
+    def _restore(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["progress"]
         self.steps_done, self.tokens_done = int(state["step"]), int(state["tokens"])
         self.bad_steps, self.validated_at = int(state["bad_steps"]), int(state["validated_at"])
         self.best, self.elapsed = BestLoss(**state["best"]), float(state["elapsed_s"])
         self.val = dict(state["val"])
+        if "spikes" in state:  # not in checkpoints of before 0.1.0
+            self.spikes.restore(state["spikes"])
+            micro_batch = state["micro_batch"]  # smaller than configured where memory has run out
+            self.batches.batch_size, self.accumulate = int(micro_batch["rows"]), int(micro_batch["accumulate"])
         if self._scaler.is_enabled():
             self._scaler.load_state_dict(state["scaler"])
         if self.average is not None:

@@ -1,4 +1,4 @@
-"""Checkpoints by step, `latest` and `best`, and the save that a signal asks for."""
+"""Checkpoints by step, `latest` and `best`, and the saves that signals ask for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Saving(pl.Callback):
         folder: the run's.
         interval: steps between checkpoints; 0 saves at the end only.
         keep: checkpoints kept beside the best.
-        signals: a noted signal saves and ends the run.
+        signals: a noted signal saves and ends the run, or saves and lets it go on.
         metrics: flushed before each save.
         extended: the run goes on after its end.
     """
@@ -38,14 +38,16 @@ class Saving(pl.Callback):
     def _save(self, trainer: pl.Trainer, module: GPTModule) -> None:
         step = module.steps_done
         path = self.folder.checkpoints / step_name(step)
+        asked, self.signals.save = self.signals.save, False  # one that comes from now on is for the next save
         self.metrics.flush(module)  # its running mean is part of the checkpoint
+        self.folder.sync()
         trainer.save_checkpoint(path)
-        self.folder.log(f"saved {path.name}")
+        self.folder.log(f"saved {path.name}{', as SIGUSR1 asked' if asked else ''}")
         if trainer.is_global_zero:
             point(self.folder.checkpoints, "latest", path)
             if module.best.step == step and module.validated_at == step:
                 point(self.folder.checkpoints, "best", path)
-            prune(self.folder.checkpoints, self.keep)
+            prune(self.folder.checkpoints, self.keep, verified=path)
         self.saved_at = step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -67,7 +69,8 @@ class Saving(pl.Callback):
                 f"go on with python -m microgpt.train resume={self.folder.path}",
             )
         validated_next = step % interval == 0 or step >= module.schedule.end
-        if self.interval and step % self.interval == 0 and not validated_next:
+        due = self.interval and step % self.interval == 0
+        if (due or self.signals.save) and not validated_next:
             self._save(trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -75,7 +78,7 @@ class Saving(pl.Callback):
         step, end = module.steps_done, module.schedule.end
         if trainer.sanity_checking or (not trainer.is_global_zero and trainer.world_size == 1):
             return
-        due = self.interval and step % self.interval == 0
+        due = self.signals.save or (self.interval and step % self.interval == 0)
         improved = module.best.step == step
         if step >= end:
             trainer.should_stop = True
