@@ -205,12 +205,14 @@ def fit(
     )
     grouped = max(1, EVAL_TOKENS // block)
     val = FixedBatches(prepared.val_batches(config.data, block, grouped), (trainer_config.eval_batches or 0) * rows)
+    # a loader that is iterated draws a number; from this it leaves alone what dropout draws from and resume restores
+    drawn = torch.Generator()
     started = time.monotonic()
     try:
         trainer.fit(
             module,
-            DataLoader(_Steps(Spans(module)), batch_size=None),
-            DataLoader(val, batch_size=1, collate_fn=_first, shuffle=False),
+            DataLoader(_Steps(Spans(module)), batch_size=None, generator=drawn),
+            DataLoader(val, batch_size=1, collate_fn=_first, shuffle=False, generator=drawn),
             ckpt_path=None if checkpoint is None else str(checkpoint),
             weights_only=False,
         )

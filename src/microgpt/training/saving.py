@@ -38,6 +38,7 @@ class Saving(pl.Callback):
     def _save(self, trainer: pl.Trainer, module: GPTModule) -> None:
         step = module.steps_done
         path = self.folder.checkpoints / step_name(step)
+        module.use_weights()  # Lightning calls us before the module puts them back after a validation
         asked, self.signals.save = self.signals.save, False  # one that comes from now on is for the next save
         self.metrics.flush(module)  # its running mean is part of the checkpoint
         self.folder.sync()

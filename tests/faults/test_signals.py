@@ -1,0 +1,78 @@
+"""Signals at the worst moments: inside a save, a validation, an accumulation window, the start of workers (T4, T5)."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from runs import RUN, assert_equal, log, logged_steps
+from warm import Warm
+
+from microgpt.checkpoints.folder import checkpoints_in
+from microgpt.runs.folder import read_run
+
+#: code that sends its own process a signal at the Nth call of a function
+AT = """
+import functools, os, signal
+import {module} as module
+owner, name, calls = {owner}, "{name}", 0
+real = getattr(owner, name)
+@functools.wraps(real)
+def call(*args, **more):
+    global calls
+    calls += 1
+    if calls == {number}:
+        os.kill(os.getpid(), signal.{signal})
+    return real(*args, **more)
+setattr(owner, name, call)
+"""
+MOMENTS = {
+    "inside a save": ("microgpt.files", "module", "put_in_place", 3),
+    "while a save is synced": ("microgpt.files", "module", "fsync_folder", 40),
+    "inside a validation": ("microgpt.training.module", "module.GPTModule", "validation_step", 2),
+    "between two micro-batches": ("microgpt.training.module", "module.GPTModule", "on_device", 92),
+    "at the start of workers": ("microgpt.data.batches", "module.Ahead", "take", 1),
+}
+
+
+def at(moment: str, number: str) -> str:
+    module, owner, name, count = MOMENTS[moment]
+    return AT.format(module=module, owner=owner, name=name, number=count, signal=number)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("number, code", [("SIGTERM", 143), ("SIGKILL", -9)])
+def test_a_run_stopped_at_a_bad_moment_goes_on_to_equal_bits(
+    warm: Warm, unbroken: Path, tmp_path: Path, moment: str, number: str, code: int
+) -> None:
+    words = [*RUN, "data.workers=2"]
+    child = warm.start("train", *words, cwd=tmp_path, before=at(moment, number))
+    assert child.wait() == code, child.said
+    run = tmp_path / "run"
+    if number == "SIGTERM":
+        assert read_run(run)["status"] == "KILLED"
+        assert checkpoints_in(run / "checkpoints")[-1][0] >= max(logged_steps(run)), "a signal loses no step"
+    if checkpoints_in(run / "checkpoints"):
+        warm.run("train", "resume=run", cwd=tmp_path)
+    else:
+        assert moment == "at the start of workers"
+        warm.run("train", *RUN, f"hydra.run.dir={run.name}2", cwd=tmp_path)
+        run = tmp_path / "run2"
+    assert_equal(unbroken, run)
+
+
+@pytest.mark.parametrize("moment", ["between two micro-batches", "inside a save", "inside a validation"])
+def test_sigusr1_saves_and_training_goes_on(warm: Warm, unbroken: Path, tmp_path: Path, moment: str) -> None:
+    words = [*RUN, "trainer.keep_checkpoints=100", "trainer.checkpoint_interval=20"]
+    warm.run("train", *words, cwd=tmp_path, before=at(moment, signal.SIGUSR1.name))
+    run = tmp_path / "run"
+    (asked,) = [line for line in log(run).splitlines() if "as SIGUSR1 asked" in line]
+    steps = [step for step, _ in checkpoints_in(run / "checkpoints")]
+    assert asked.split()[3].rstrip(",") in [f"step-{step:06d}" for step in steps]
+    assert read_run(run)["status"] == "FINISHED"
+    if moment == "between two micro-batches":
+        assert steps == sorted({48, *range(20, 121, 20)})
+        extra = run / "checkpoints" / "step-000048"
+        warm.run("train", f"resume={extra}", cwd=tmp_path)
+    assert_equal(unbroken, run)
