@@ -16,8 +16,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from runs import RUN
 from warm import Warm, warm_process
+
+from runs import RUN
 
 TORTURE = os.environ.get("MICROGPT_TORTURE") == "1"
 

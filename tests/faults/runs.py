@@ -11,7 +11,7 @@ from microgpt.runs.folder import read_lines, read_metrics, read_run
 
 #: values that hold the time of day or the speed of the machine
 CLOCKS = ("perf/", "progress/eta")
-#: a run of a second: dropout, so that the random state counts; accumulation, averaging and patience, so that theirs do
+#: a run of a second, in which all kinds of state count: dropout's random one, averages, patience, accumulation
 RUN = [
     *("data=names", "tokenizer=char", "model.n_layer=1", "model.n_embd=16", "model.block_size=32"),
     *("model.dropout=0.1", "data.batch_size=4", "trainer.accumulate=2", "trainer.max_steps=120"),
@@ -19,6 +19,27 @@ RUN = [
     *("trainer.steps_per_call=4", "optimizer.ema_decay=0.9", "tracking=off", "device=cpu", "device.threads=1"),
     *("sampling.num_samples=1", "sampling.max_new_tokens=4", "hydra.run.dir=run"),
 ]
+
+AT_CALL = """
+import functools, os, signal
+import {module} as module
+owner, name, calls = module{owner}, "{name}", 0
+real = getattr(owner, name)
+@functools.wraps(real)
+def call(*args, **more):
+    global calls
+    calls += 1
+    if calls == {number}:
+        os.kill(os.getpid(), signal.{signal})
+    return real(*args, **more)
+setattr(owner, name, call)
+"""
+
+
+def at_call(module: str, name: str, number: int, signal: str = "SIGKILL") -> str:
+    """Code that sends its own process a signal before the Nth call of a function of a module."""
+    owner, dot, leaf = name.rpartition(".")
+    return AT_CALL.format(module=module, owner=dot + owner, name=leaf, number=number, signal=signal)
 
 
 def tensors(run: Path) -> dict[str, str]:
@@ -32,7 +53,8 @@ def assert_equal(expected: Path, run: Path) -> None:
     """Final tensors, every logged metric, the best score and the guards' state are the same to the bit."""
     assert tensors(run) == tensors(expected)
     left, right = (
-        {key: values for key, values in read_metrics(r).items() if not key.startswith(CLOCKS)} for r in (expected, run)
+        {key: values for key, values in read_metrics(r).items() if not key.startswith(CLOCKS)}
+        for r in (expected, run)
     )
     assert set(left) == set(right)
     for key in left:

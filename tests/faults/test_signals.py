@@ -1,44 +1,23 @@
-"""Signals at the worst moments: inside a save, a validation, an accumulation window, the start of workers (T4, T5)."""
+"""Signals at the worst moments: inside a save, a validation, an accumulation window, a worker's start (T4, T5)."""
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import pytest
-from runs import RUN, assert_equal, log, logged_steps
 from warm import Warm
 
 from microgpt.checkpoints.folder import checkpoints_in
 from microgpt.runs.folder import read_run
+from runs import RUN, assert_equal, at_call, log, logged_steps
 
-#: code that sends its own process a signal at the Nth call of a function
-AT = """
-import functools, os, signal
-import {module} as module
-owner, name, calls = {owner}, "{name}", 0
-real = getattr(owner, name)
-@functools.wraps(real)
-def call(*args, **more):
-    global calls
-    calls += 1
-    if calls == {number}:
-        os.kill(os.getpid(), signal.{signal})
-    return real(*args, **more)
-setattr(owner, name, call)
-"""
 MOMENTS = {
-    "inside a save": ("microgpt.files", "module", "put_in_place", 3),
-    "while a save is synced": ("microgpt.files", "module", "fsync_folder", 40),
-    "inside a validation": ("microgpt.training.module", "module.GPTModule", "validation_step", 2),
-    "between two micro-batches": ("microgpt.training.module", "module.GPTModule", "on_device", 92),
-    "at the start of workers": ("microgpt.data.batches", "module.Ahead", "take", 1),
+    "inside a save": ("microgpt.files", "put_in_place", 3),
+    "while a save is synced": ("microgpt.files", "fsync_folder", 40),
+    "inside a validation": ("microgpt.training.module", "GPTModule.validation_step", 2),
+    "between two micro-batches": ("microgpt.training.module", "GPTModule.on_device", 92),
+    "at the start of workers": ("microgpt.data.batches", "Ahead.take", 1),
 }
-
-
-def at(moment: str, number: str) -> str:
-    module, owner, name, count = MOMENTS[moment]
-    return AT.format(module=module, owner=owner, name=name, number=count, signal=number)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -47,7 +26,7 @@ def test_a_run_stopped_at_a_bad_moment_goes_on_to_equal_bits(
     warm: Warm, unbroken: Path, tmp_path: Path, moment: str, number: str, code: int
 ) -> None:
     words = [*RUN, "data.workers=2"]
-    child = warm.start("train", *words, cwd=tmp_path, before=at(moment, number))
+    child = warm.start("train", *words, cwd=tmp_path, before=at_call(*MOMENTS[moment], number))
     assert child.wait() == code, child.said
     run = tmp_path / "run"
     if number == "SIGTERM":
@@ -65,7 +44,7 @@ def test_a_run_stopped_at_a_bad_moment_goes_on_to_equal_bits(
 @pytest.mark.parametrize("moment", ["between two micro-batches", "inside a save", "inside a validation"])
 def test_sigusr1_saves_and_training_goes_on(warm: Warm, unbroken: Path, tmp_path: Path, moment: str) -> None:
     words = [*RUN, "trainer.keep_checkpoints=100", "trainer.checkpoint_interval=20"]
-    warm.run("train", *words, cwd=tmp_path, before=at(moment, signal.SIGUSR1.name))
+    warm.run("train", *words, cwd=tmp_path, before=at_call(*MOMENTS[moment], "SIGUSR1"))
     run = tmp_path / "run"
     (asked,) = [line for line in log(run).splitlines() if "as SIGUSR1 asked" in line]
     steps = [step for step, _ in checkpoints_in(run / "checkpoints")]
