@@ -21,6 +21,10 @@ SCRIPTS = (
     "scalar_against_tensor",
     "chat_packing",
     "waiting_threads",
+    "decode",
+    "first_token",
+    "serve_load",
+    "same_answer",
 )
 HEAD = """# Results
 
@@ -70,7 +74,11 @@ def write(results: dict[str, Any]) -> None:
                 f"| {line['name']} | {line['ours']:.4g} | {line['other']:.4g} | {line['unit']} | {ratio} | "
                 f"{line.get('goal', '')} | `python benchmarks/{script}.py`, {entry['date']} |"
             )
-            rest = {k: v for k, v in line.items() if k in ("val_loss_at_equal_time", "curves", "seconds_a_step")}
+            rest = {
+                k: v
+                for k, v in line.items()
+                if k in ("val_loss_at_equal_time", "curves", "seconds_a_step", "worst_shortfall_nats")
+            }
             if rest:
                 notes += ["", f"## {line['name']}", "", "```json", json.dumps(rest, indent=1), "```"]
     extra = HERE / "NOTES.md"
