@@ -17,7 +17,6 @@ from microgpt.errors import ModelError, guarded
 from microgpt.web.security import Security
 from microgpt.web.server import serve
 
-drained = False
 streams = 0
 
 
@@ -41,14 +40,15 @@ def page() -> PlainTextResponse:
 
 @app.get("/health")
 async def health() -> dict[str, object]:
-    return {"drained": drained, "streams": streams}
+    return {"streams": streams}
 
 
 @app.post("/v1/echo")
 @app.post("/microgpt/echo")
 @app.post("/echo")
 async def echo(request: Request) -> dict[str, object]:
-    return {"bytes": len(await request.body()), "id": request.state.request_id}
+    body = await request.body()
+    return {"bytes": len(body), "id": request.state.request_id, "trailed": request.headers.get("x-trailed")}
 
 
 @app.get("/echo")
@@ -112,8 +112,7 @@ async def talk(socket: WebSocket) -> None:
 
 
 def drain() -> None:
-    global drained
-    drained = True
+    print("draining", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -233,6 +233,11 @@ def test_a_fault_in_the_middle_of_an_answer_cuts_the_connection(server) -> None:
     assert httpx.get(server.url + "/health").status_code == 200
 
 
+def test_the_longest_prefix_sets_the_limit() -> None:
+    limits = Security(body_limit=3, body_limits={"/a/": 2, "/a/b/": 1})
+    assert [limits.limit(path) for path in ("/", "/a", "/a/", "/a/b", "/a/b/c")] == [3, 3, 2, 2, 1]
+
+
 def test_the_access_log_has_one_harmless_line_a_request(server) -> None:
     before = len(server.access())
     httpx.get(server.url + "/none%1b%5b31m%0d%0a%7f%c2%9b?key=sesame", headers={"Authorization": "Bearer sesame"})

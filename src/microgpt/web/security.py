@@ -16,7 +16,7 @@ from microgpt.web.errors import refuse
 from microgpt.web.limits import Body, Linger, Load, header
 
 HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::([0-9]{1,5}))?")
-DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+DEFAULT_PORTS = {"http": "80", "https": "443"}
 READING = {"GET", "HEAD"}
 
 
@@ -107,9 +107,7 @@ class Security:
         origins = [value.decode("latin-1").lower() for value in header(scope, b"origin")]
         if not origins:
             return True
-        secure = scope.get("scheme") in ("https", "wss")
-        mine = normal(f"{'https' if secure else 'http'}://{host}")
-        trusted = {mine, *(normal(origin.lower()) for origin in self.allowed_origins)}
+        trusted = {normal(f"http://{host}"), *(normal(origin.lower()) for origin in self.allowed_origins)}
         return len(origins) == 1 and normal(origins[0]) in trusted
 
 

@@ -64,7 +64,6 @@ def serve(
         guarded,
         http=cast(Any, partial(Connection, most=settings.connections)),
         interface="asgi3",
-        loop="asyncio",
         log_config=None,
         log_level=logging.CRITICAL,
         access_log=False,
@@ -125,7 +124,7 @@ class Listener(uvicorn.Server):
         # threads that still compute would keep the process; nothing that they make has a reader
         end_process(0.8 if again else self.drain_s + 1.0, self.stopped_by)
         self.should_exit, self.force_exit = True, again
-        if again:
+        if again:  # from Python 3.12 on a listener is closed only when its connections are
             for connection in list(self.server_state.connections):
                 connection.transport.abort()
         elif self.draining:
