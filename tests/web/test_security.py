@@ -272,7 +272,7 @@ NAMES = [b"Host", b"Origin", b"Authorization", b"X-Request-ID", b"Content-Length
 @settings(max_examples=150, deadline=None)
 @given(
     name=st.sampled_from(NAMES),
-    value=VALUES,
+    value=VALUES.filter(lambda value: not value.strip().isdigit()),  # a body that is promised is waited for
     method=st.sampled_from([b"GET", b"POST", b"PUT", b"OPTIONS", b"HEAD"]),
 )
 def test_no_header_makes_the_server_fail(server, locked, name: bytes, value: bytes, method: bytes) -> None:
