@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,14 @@ class Running:
             while piece := client.recv(65536):
                 said += piece
             return said
+
+    def logged(self, true: Callable[[str], bool]) -> str:
+        """The log, as soon as something is true of it: a line comes just after its answer."""
+        until = time.monotonic() + 30
+        while not true(text := self.log.read_text()):
+            assert time.monotonic() < until, text
+            time.sleep(0.05)
+        return text
 
     def access(self) -> list[dict[str, object]]:
         """The lines of the access log."""

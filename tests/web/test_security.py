@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -224,7 +223,7 @@ def test_an_unexpected_fault_shows_nothing_of_the_inside(server) -> None:
     answer = httpx.get(server.url + "/fault")
     assert answer.status_code == 500
     assert not any(word in answer.text for word in ("secret", "passwd", "RuntimeError", "Traceback", "0x"))
-    assert "RuntimeError: secret" in server.log.read_text()
+    server.logged(lambda text: "RuntimeError: secret" in text)
 
 
 def test_a_fault_in_the_middle_of_an_answer_cuts_the_connection(server) -> None:
@@ -242,9 +241,7 @@ def test_the_access_log_has_one_harmless_line_a_request(server) -> None:
     before = len(server.access())
     httpx.get(server.url + "/none%1b%5b31m%0d%0a%7f%c2%9b?key=sesame", headers={"Authorization": "Bearer sesame"})
     httpx.post(server.url + "/v1/echo", content=b"12", headers={"X-Request-ID": "mine"})
-    until = time.monotonic() + 30
-    while len(server.access()) < before + 2 and time.monotonic() < until:
-        time.sleep(0.05)
+    server.logged(lambda text: '"id": "mine"' in text)
     first, second = server.access()[before:]
     assert first["path"] == "/none\x1b[31m\r\n\x7f\x9b"
     assert {name: second[name] for name in ("id", "method", "path", "status", "client")} == {

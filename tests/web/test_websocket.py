@@ -89,8 +89,11 @@ def test_nothing_is_compressed(server) -> None:
 
 
 def test_the_access_log_knows_them(server) -> None:
-    refusal(server, origin="null")
-    assert {"method": "WEBSOCKET", "path": "/ws", "status": 403}.items() <= server.access()[-1].items()
+    named = {"X-Request-ID": "socket"}
+    refusal(server, origin="null", additional_headers=named)
+    server.logged(lambda text: '"id": "socket"' in text)
+    line = next(line for line in server.access() if line["id"] == "socket")
+    assert (line["method"], line["path"], line["status"]) == ("WEBSOCKET", "/ws", 403)
 
 
 def test_a_stopping_server_closes_them(serving) -> None:
