@@ -166,6 +166,15 @@ function part(chunk) {
 }
 
 /**
+ * @param {string} token as completions write it
+ * @returns {number[] | null} the bytes of a token that is no whole text, such as `bytes:\xf0\x9f`
+ */
+function bytes(token) {
+  if (!/^bytes:(\\x[0-9a-f]{2})+$/.test(token)) return null;
+  return token.slice("bytes:\\x".length).split("\\x").map((two) => parseInt(two, 16));
+}
+
+/**
  * @param {any} logprobs of a chat answer, or of a completion
  * @returns {Token[]}
  */
@@ -181,7 +190,7 @@ function tokens(logprobs) {
   return (logprobs.tokens ?? []).map((/** @type {string} */ token, /** @type {number} */ i) => ({
     token,
     logprob: logprobs.token_logprobs[i],
-    bytes: null,
+    bytes: bytes(token),
     top: Object.entries(logprobs.top_logprobs?.[i] ?? {})
       .map(([text, logprob]) => ({ token: text, logprob: Number(logprob) }))
       .sort((a, b) => b.logprob - a.logprob),

@@ -15,9 +15,9 @@ export function notice(text, action = "", act = () => {}) {
   const hide = () => {
     byId("notice").hidden = true;
   };
+  if (text && (byId("notice").hidden || byId("notice-text").textContent !== text)) announce(text);
   byId("notice").hidden = text === "";
   byId("notice-text").textContent = text;
-  if (text) announce(text);
   byId("notice-act").hidden = action === "";
   byId("notice-act").textContent = action;
   byId("notice-act").onclick = () => {

@@ -26,6 +26,8 @@ import { View } from "./view.js";
  * @property {{id: string, controller: AbortController} | null} running the reply that is being written
  */
 
+const LOADING_MS = 1000;
+
 /** @type {State} */
 const state = { tree: loadTree(), settings: loadSettings(), models: [], model: null, plain: new Set(), running: null };
 /** @type {HTMLTextAreaElement} */
@@ -117,7 +119,7 @@ async function write(id, further) {
     const said = messages(tree, target.parent);
     const system = settings.system.trim() ? [{ role: "system", content: settings.system }] : [];
     const text = node(tree, target.parent).content + (further ? target.content : "");
-    for await (const part of answered(model, model.chat ? [...system, ...said] : text, { ...settings.sampling, seed }, controller)) {
+    for await (const part of answered(model, model.chat ? [...system, ...said] : text, { ...sampling(model), seed }, controller)) {
       target.content += part.text;
       known.tokens.push(...part.tokens);
       known.finish = part.finish || known.finish;
@@ -142,6 +144,15 @@ async function write(id, further) {
   state.running = null;
   save();
   view.draw();
+}
+
+/**
+ * @param {Model} model
+ * @returns {Record<string, number>} the settings as this model can follow them
+ */
+function sampling(model) {
+  const { max_tokens, ...others } = state.settings.sampling;
+  return { ...others, max_tokens: Math.min(max_tokens, model.block || max_tokens) };
 }
 
 /**
@@ -206,6 +217,12 @@ async function loadModels() {
     notice(refused ? error.message : "The server's list of models cannot be read.", "Retry", () => void loadModels());
     return;
   }
+  if (!state.models.length) {
+    notice("The server is still loading its models.");
+    setTimeout(() => void loadModels(), LOADING_MS);
+    return;
+  }
+  notice("");
   state.plain = new Set(state.models.filter((m) => !m.chat).map((m) => m.id));
   picker.replaceChildren(...state.models.map((m) => new Option(m.id, m.id)));
   picker.disabled = state.models.length < 2;
@@ -215,7 +232,7 @@ async function loadModels() {
 /** @param {string} id of a model; the first one where there is no such */
 function choose(id) {
   state.model = state.models.find((m) => m.id === id) ?? state.models[0] ?? null;
-  if (!state.model) return notice("This server has no model.", "Retry", () => void loadModels());
+  if (!state.model) return;
   byId("model").value = state.model.id;
   panel.limit(state.model.block);
   view.draw();

@@ -7,6 +7,7 @@ import { CONTROLS, clamp, clampSeed, saveSettings, startValues } from "./setting
 /** @typedef {import("./settings.js").Settings} Settings */
 /** @typedef {import("./settings.js").Control} Control */
 
+const USUAL_BLOCK = 1024;
 const roomy = matchMedia("(min-width: 64rem)");
 
 /** The panel and its button. */
@@ -65,10 +66,10 @@ export class Panel {
   /** @param {number} block context of the model in tokens; 0 where not known */
   limit(block) {
     const inputs = this.#inputs.get("max_tokens");
-    if (!inputs || !block) return;
-    inputs.control.max = block;
-    inputs.range.max = inputs.number.max = String(block);
-    this.#fill();
+    if (!inputs) return;
+    inputs.control.max = block || USUAL_BLOCK;
+    inputs.range.max = inputs.number.max = String(inputs.control.max);
+    this.#show("max_tokens"); // what was set is kept for models with a larger context
   }
 
   /**
@@ -105,7 +106,6 @@ export class Panel {
     const inputs = this.#inputs.get(key);
     if (!inputs) return;
     const value = clamp(inputs.control, this.settings.sampling[key]);
-    this.settings.sampling[key] = value;
     inputs.range.value = inputs.number.value = String(value);
     const { min, max } = inputs.control;
     inputs.range.style.setProperty("--at", `${((value - min) / (max - min)) * 100}%`);

@@ -22,7 +22,7 @@ export const CONTROLS = [
   { key: "top_k", name: "Top-k", help: "Keep the k likeliest tokens. 0 keeps all.", min: 0, max: 200, step: 1, start: 40 },
   { key: "min_p", name: "Min-p", help: "Drop tokens below this share of the likeliest one.", min: 0, max: 0.5, step: 0.01, start: 0 },
   { key: "repetition_penalty", name: "Repetition penalty", help: "Makes recent tokens less likely. 1 is off.", min: 0.5, max: 2, step: 0.05, start: 1 },
-  { key: "max_tokens", name: "Most tokens", help: "Where a reply is cut.", min: 1, max: 1024, step: 1, start: 200 },
+  { key: "max_tokens", name: "Most tokens", help: "Where a reply is cut.", min: 1, max: 2 ** 20, step: 1, start: 200 },
 ];
 
 /**

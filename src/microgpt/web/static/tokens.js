@@ -44,16 +44,7 @@ export function pieces(content, tokens) {
     const text = token.bytes
       ? decoder.decode(new Uint8Array(token.bytes), { stream: true })
       : decoder.decode() + token.token;
-    if (text === "" || (!token.bytes && text.includes("\ufffd"))) continue; // a part of a character
-    if (waiting.length > 1 && !token.bytes) {
-      // the parts before it came without bytes: what stands before the next whole token is theirs
-      const next = content.indexOf(text, at);
-      if (next > at && next - at < 3 * waiting.length) {
-        found.push({ text: content.slice(at, next), tokens: waiting.slice(0, -1) });
-        waiting = [token];
-        at = next;
-      }
-    }
+    if (text === "") continue; // a part of a character
     if (content.startsWith(text, at)) {
       found.push({ text, tokens: waiting });
       at += text.length;
