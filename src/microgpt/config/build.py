@@ -48,7 +48,7 @@ class Setting:
         """What values are allowed, in words: `1 to 1024`, `adamw or muon`, `true or false`."""
         if self.choices:
             words = ", ".join(self.choices[:-1]) + " or " + self.choices[-1] if self.choices[1:] else self.choices[0]
-            return f"a list of {words}" if typing.get_origin(self.base) is list else words
+            return f"one or more of {words}" if typing.get_origin(self.base) is list else words
         if self.base is bool:
             return "true or false"
         low = _number(self.ge) if self.ge is not None else f"above {_number(self.gt)}" if self.gt is not None else ""

@@ -333,12 +333,14 @@ class ExportConfig:
     checkpoint: str = setting("best", "which checkpoint of a run", choices=("best", "latest"))
     format: list[str] = setting(
         ["safetensors"],
-        "what is written: the project's own model directory, a Hugging Face folder, or a file for llama.cpp and "
-        "Ollama; several as a list",
-        choices=("safetensors", "huggingface", "gguf"),
+        "what is written: the project's own model directory, a Hugging Face folder, a file for llama.cpp and Ollama, "
+        "or an ONNX graph; several as a list",
+        choices=("safetensors", "huggingface", "gguf", "onnx"),
     )
     dtype: str = setting(
-        "f32", "number format of the weights; q8_0 is gguf's alone", choices=("f32", "bf16", "f16", "q8_0")
+        "f32",
+        "number format of the weights; q8_0 is for gguf alone, and onnx has f32 alone",
+        choices=("f32", "bf16", "f16", "q8_0"),
     )
     output: str = setting(
         "", "folder to write; of several formats each gets a folder in it (empty: <run>/export/<format>-<dtype>)"

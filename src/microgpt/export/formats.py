@@ -9,10 +9,16 @@ from pathlib import Path
 from microgpt.checkpoints.model import ModelFolder, open_model
 from microgpt.config.schema import SamplingConfig
 from microgpt.errors import UsageError
-from microgpt.export import gguf, huggingface, safetensors
-from microgpt.export.runtimes import LlamaCpp, Own, Runtime, Transformers, installed
+from microgpt.export import gguf, huggingface, onnx, safetensors
+from microgpt.export.runtimes import LlamaCpp, OnnxRuntime, Own, Runtime, Transformers, installed
 
+SESSION = (
+    'python -c "from onnxruntime import InferenceSession; '
+    "print([i.name for i in InferenceSession('{target}/model.onnx').get_inputs()])\""
+)
 PIPELINE = "python -c \"from transformers import pipeline; print(pipeline('text-generation', '{target}')"
+#: what rounding may do to a sharply trained model; a permuted head or a wrong norm is off by several nats
+ROUNDED = {"bf16": 0.5, "f16": 0.06}
 EXTRA = 'pip install "microgpt[export]"'
 
 
@@ -29,6 +35,7 @@ class Format:
             number by number instead.
         use, chat: the command that the reader types next, with {target} for the folder.
         card_head: lines that the model card must begin with.
+        gelu: the least tolerance for a model with GELU, where the reader computes that another way.
     """
 
     tolerance: Mapping[str, float]
@@ -39,6 +46,11 @@ class Format:
     use: str
     chat: str
     card_head: tuple[str, ...] = ()
+    gelu: float = 0.0
+
+    def allowed(self, folder: ModelFolder, dtype: str) -> float:
+        """How far a log-probability of a model may be off in a number format, in nats."""
+        return max(self.tolerance[dtype], self.gelu if folder.config.mlp == "gelu" else 0.0)
 
 
 def _check_any(folder: ModelFolder) -> None:
@@ -52,7 +64,7 @@ def _open_gguf(folder: ModelFolder, target: Path, dtype: str) -> Runtime | None:
 
 FORMATS = {
     "safetensors": Format(
-        tolerance={"f32": 1e-6, "bf16": 0.25, "f16": 0.03},
+        tolerance={"f32": 1e-6, **ROUNDED},
         needs=(),
         check=_check_any,
         write=safetensors.write_safetensors,
@@ -61,23 +73,33 @@ FORMATS = {
         chat="microgpt chat --model-dir {target}",
     ),
     "huggingface": Format(
-        tolerance={"f32": 1e-4, "bf16": 0.25, "f16": 0.03},
+        tolerance={"f32": 1e-4, **ROUNDED},
         needs=("transformers",),
         check=huggingface.check_huggingface,
         write=huggingface.write_huggingface,
         open=lambda folder, target, dtype: Transformers(target),
-        use=PIPELINE + "('Once', max_new_tokens=50))\"",
-        chat=PIPELINE + "([{{'role': 'user', 'content': 'Hello'}}], max_new_tokens=50))\"",
+        use=PIPELINE + "(''))\"",
+        chat=PIPELINE + "([{{'role': 'user', 'content': 'Hello'}}]))\"",
         card_head=("---", "library_name: transformers", "pipeline_tag: text-generation", "---", ""),
     ),
     "gguf": Format(
-        tolerance={"f32": 1e-4, "bf16": 0.25, "f16": 0.03, "q8_0": 0.5},
+        tolerance={"f32": 1e-4, **ROUNDED, "q8_0": 1.0},
         needs=("gguf",),
         check=gguf.check_gguf,
         write=gguf.write_gguf_folder,
         open=_open_gguf,
-        use="llama-completion -m {target}/model.gguf -p Once -n 50",
+        use="llama-completion -m {target}/model.gguf",
         chat="llama-cli -m {target}/model.gguf",
+        gelu=ROUNDED["f16"],  # by its tanh form, from a table of f16
+    ),
+    "onnx": Format(
+        tolerance={"f32": 1e-4},
+        needs=("onnx", "onnxruntime"),
+        check=onnx.check_onnx,
+        write=onnx.write_onnx,
+        open=lambda folder, target, dtype: OnnxRuntime(target, onnx.FILE),
+        use=SESSION,
+        chat=SESSION,
     ),
 }
 

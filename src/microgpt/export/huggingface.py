@@ -13,13 +13,13 @@ from microgpt.checkpoints.model import ModelFolder
 from microgpt.config.schema import ModelConfig, SamplingConfig
 from microgpt.export.families import LAYER, Arrays, facts, family, whole_weights
 from microgpt.export.vocabulary import (
+    chat_files,
     end_tokens,
     generation_config,
     hugging_face_config,
     hugging_face_tokenizer,
     refuse_cl100k,
 )
-from microgpt.tokenizer.template import CHAT_TEMPLATE
 
 FORMAT = "huggingface"
 CLASSES = {
@@ -57,23 +57,22 @@ def write_huggingface(
         ModelError: no architecture of transformers computes the same, naming the config value.
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     kind = family(folder.config, FORMAT)
     arrays = whole_weights(folder)
     tensors = gpt2_tensors(folder.config, arrays) if kind == "gpt2" else rotary_tensors(folder.config, arrays)
     wanted = getattr(torch, DTYPES[dtype])
     weights = {name: torch.from_numpy(np.array(a, order="C")).to(wanted) for name, a in tensors.items()}
-    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    (target / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
     tokenizer, block = folder.tokenizer, folder.config.block_size
     written = {
         "config.json": json.dumps(hugging_face_shape(folder, kind, arrays, dtype), indent=2) + "\n",
         "generation_config.json": generation_config(tokenizer, block, sampling),
         TOKENIZER: hugging_face_tokenizer(tokenizer, FORMAT),
         TOKENIZER_CONFIG: hugging_face_config(tokenizer, block),
+        **chat_files(tokenizer),
     }
-    if tokenizer.is_chat:
-        written["chat_template.jinja"] = CHAT_TEMPLATE
     for name, text in written.items():
         (target / name).write_text(text, encoding="utf-8")
 

@@ -211,3 +211,51 @@ class LlamaCpp:
             raise ModelError(
                 f"llama.cpp cannot run it: {error.read()[:200]!r}", "report it with the model's config"
             ) from None
+
+
+class OnnxRuntime:
+    """An exported folder in onnxruntime on the CPU, its tokenizer in the tokenizers library.
+
+    Args:
+        folder: of the export.
+        file: the graph in it.
+    """
+
+    def __init__(self, folder: Path, file: str) -> None:
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        self.name = f"onnxruntime {version('onnxruntime')}"
+        fast: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._encode = fast.encode
+        runtime: Any = onnxruntime
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = runtime.InferenceSession(str(folder / file), options, providers=["CPUExecutionProvider"])
+        self._outputs: list[str] = [output.name for output in self._session.get_outputs()]
+        shapes = {i.name: i.shape for i in self._session.get_inputs() if i.name != "input_ids"}
+        self._empty = {name: np.zeros((1, s[1], 0, s[3]), np.float32) for name, s in shapes.items()}
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._encode(text).ids)
+
+    def scores(self, ids: Sequence[int]) -> Scores:
+        return log_softmax(self._step(ids, self._empty)[0])
+
+    def greedy(self, ids: Sequence[int], count: int, end: Sequence[int]) -> list[int]:
+        past = self._empty
+
+        def step(new: Sequence[int]) -> npt.NDArray[Any]:
+            nonlocal past
+            logits, past = self._step(new, past)
+            return logits
+
+        return step_by_step(step, ids, count, end)
+
+    def _step(
+        self, ids: Sequence[int], past: dict[str, npt.NDArray[Any]]
+    ) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
+        feeds = {"input_ids": np.array([list(ids)], np.int64), **past}
+        found = dict(zip(self._outputs, self._session.run(None, feeds)))
+        logits = found.pop("logits")[0, -1]
+        return logits, {name.replace("present", "past_key_values"): array for name, array in found.items()}

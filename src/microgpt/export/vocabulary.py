@@ -14,6 +14,7 @@ from microgpt.config.schema import SamplingConfig
 from microgpt.errors import ModelError
 from microgpt.tokenizer.base import BOS, END_TURN, Tokenizer
 from microgpt.tokenizer.cl100k import Cl100kTokenizer
+from microgpt.tokenizer.template import CHAT_TEMPLATE
 
 
 def refuse_cl100k(tokenizer: Tokenizer, format: str) -> None:
@@ -83,3 +84,8 @@ def generation_config(tokenizer: Tokenizer, block_size: int, sampling: SamplingC
         content |= {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
         content |= {"top_k": sampling.top_k, "repetition_penalty": sampling.repetition_penalty}
     return json.dumps(content, indent=2) + "\n"
+
+
+def chat_files(tokenizer: Tokenizer) -> dict[str, str]:
+    """chat_template.jinja where the tokenizer knows conversations."""
+    return {"chat_template.jinja": CHAT_TEMPLATE} if tokenizer.is_chat else {}

@@ -45,7 +45,7 @@ def export_model(
         if runtime is None:
             proof: dict[str, Any] = {"runtime": "the gguf package, llama.cpp (xllamacpp) is not installed"}
         else:
-            proof = prove(folder, Own(folder), runtime, form.tolerance[dtype])
+            proof = prove(folder, Own(folder), runtime, form.allowed(folder, dtype))
         proof = {"format": name, "dtype": dtype, **proof, "files": files_of(trial)}
         (trial / CARD).write_text(card + proof_text(proof), encoding="utf-8")
         files.write_json(trial / PROOF, proof)
