@@ -51,7 +51,7 @@ def tensors(run: Path) -> dict[str, str]:
 
 def assert_equal(expected: Path, run: Path) -> None:
     """Final tensors, every logged metric, the best score and the guards' state are the same to the bit."""
-    assert tensors(run) == tensors(expected)
+    assert tensors(run) == tensors(expected), f"{tensors(run)} is not {tensors(expected)}"
     left, right = (
         {key: values for key, values in read_metrics(r).items() if not key.startswith(CLOCKS)}
         for r in (expected, run)
