@@ -26,6 +26,7 @@ SCRIPTS = (
     "serve_load",
     "same_answer",
 )
+MORE = ("val_loss_at_equal_time", "curves", "seconds_a_step")
 HEAD = """# Results
 
 Made by `make bench`, which runs every script of this folder and takes the JSON lines that they end with. A ratio is
@@ -74,11 +75,7 @@ def write(results: dict[str, Any]) -> None:
                 f"| {line['name']} | {line['ours']:.4g} | {line['other']:.4g} | {line['unit']} | {ratio} | "
                 f"{line.get('goal', '')} | `python benchmarks/{script}.py`, {entry['date']} |"
             )
-            rest = {
-                k: v
-                for k, v in line.items()
-                if k in ("val_loss_at_equal_time", "curves", "seconds_a_step", "worst_shortfall_nats")
-            }
+            rest = {key: line[key] for key in MORE if key in line}
             if rest:
                 notes += ["", f"## {line['name']}", "", "```json", json.dumps(rest, indent=1), "```"]
     extra = HERE / "NOTES.md"

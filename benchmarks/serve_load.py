@@ -95,6 +95,7 @@ def servers(folder: ModelFolder, smoke: bool) -> dict[str, tuple[list[str], int,
         found[f"llama.cpp {dtype}, {slots} slots"] = (words, port, "bench")
     if not smoke:
         target = folder.path.parent / "hf"
+        target.mkdir()
         write_huggingface(folder, target, "f32")
         port = free_port()
         words = [str(Path(python).parent / "transformers"), "serve", str(target), "--continuous-batching"]
@@ -104,6 +105,7 @@ def servers(folder: ModelFolder, smoke: bool) -> dict[str, tuple[list[str], int,
 
 def main() -> None:
     given = arguments(__doc__ or "", 3)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # on two cores that a client shares, more threads are slower
     for preset in ("tiny",) if given.smoke else ("small", "medium", "large"):
         measure(preset, given.rounds, given.smoke)
 
