@@ -62,7 +62,7 @@ def closing_code(client: ClientConnection, message) -> int:
 
     def talk() -> None:
         client.send(message)
-        client.recv(timeout=20)
+        client.recv(timeout=20)  # a reset connection would lose the code
 
     with pytest.raises(ConnectionClosed) as closed:
         talk()
@@ -75,6 +75,8 @@ def test_a_message_has_a_limit(server) -> None:
         client.send("x" * LIMIT)
         assert client.recv(timeout=20) == str(LIMIT)
         assert closing_code(client, "x" * (LIMIT + 1)) == 1009
+    with open_socket(server) as client:
+        assert closing_code(client, "x" * (2 << 20)) == 1009
 
 
 def test_a_message_in_pieces_has_the_same_limit(server) -> None:

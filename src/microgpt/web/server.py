@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, cast
 
 import uvicorn
@@ -71,6 +72,7 @@ def serve(
         server_header=False,
         timeout_keep_alive=8,
         timeout_graceful_shutdown=cast(int, settings.drain_s),  # uvicorn hands it to asyncio, which takes fractions
+        ws=websocket_protocol(),
         ws_max_size=FRAME_LIMIT,
         ws_per_message_deflate=False,
     )
@@ -145,6 +147,15 @@ class Faults:
             if scope["type"] == "lifespan":
                 self.fault = fault
             raise
+
+
+def websocket_protocol() -> Any:
+    """The class that speaks WebSocket, or uvicorn's word for none where the package websockets is missing."""
+    if find_spec("websockets") is None:
+        return "none"
+    from microgpt.web.websocket import Socket
+
+    return Socket
 
 
 def end_process(seconds: float, signal_name: str) -> None:
