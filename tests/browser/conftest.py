@@ -1,0 +1,229 @@
+"""The chat page in a real browser, on a real server with small models whose replies are known."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request
+
+CHROMIUM = Path("/usr/bin/chromium")
+WAIT_MS = 30_000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _needed() -> None:
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not there: no browser to test with")
+    for package in ("playwright", "fastapi", "uvicorn"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+
+
+@pytest.fixture(scope="session")
+def chat_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the models of models.py."""
+    folder = tmp_path_factory.mktemp("models")
+    script = Path(__file__).with_name("models.py")
+    subprocess.run([sys.executable, str(script), str(folder)], check=True, timeout=300)
+    return folder
+
+
+@contextlib.contextmanager
+def serving(*options: str, log: Path, **env: str) -> Iterator[str]:
+    """The address of a real server that has loaded its models; it is gone afterwards."""
+    words = [sys.executable, "-m", "microgpt.cli", "serve", "--port", "0", *options]
+    with open(log, "w") as file:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=file, text=True, env={**os.environ, **env})
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"(http://127\.0\.0\.1:\d+)", line)
+        assert found, f"the server did not start: {line!r} {log.read_text()}"
+        address = found[1] + "/"
+        deadline = time.monotonic() + 120
+        while not answers(address + "ready"):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, "the models are not loaded"
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate(timeout=20)
+
+
+def answers(address: str) -> bool:
+    """Whether an address answers 200."""
+    try:
+        with urllib.request.urlopen(address, timeout=10):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def chat_server(chat_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server with all models of models.py."""
+    named = [f"--model={name}={chat_models / name}" for name in ("taught", "endless", "plain")]
+    with serving(*named, log=tmp_path_factory.mktemp("server") / "log") as address:
+        yield address
+
+
+@pytest.fixture
+def serve_at(tmp_path: Path) -> Callable[..., contextlib.AbstractContextManager[str]]:
+    """A server of the test's own: `with serve_at(folder, NAME=value) as address`."""
+    return lambda model, **env: serving("--model-dir", str(model), log=tmp_path / "server.log", **env)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium. No longer than a module: while Playwright runs, its thread has an event loop."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+class Chat:
+    """The page as a reader uses it.
+
+    Attributes:
+        page: Playwright's page.
+        bodies: what the page asked the server for, oldest first.
+        complaints: errors on the browser's console, uncaught ones, and requests to other hosts.
+    """
+
+    def __init__(self, context: BrowserContext, address: str, ready: bool = True) -> None:
+        self.page: Page = context.new_page()
+        self.page.set_default_timeout(WAIT_MS)
+        self.address = address
+        self.bodies: list[dict[str, Any]] = []
+        self.complaints: list[str] = []
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", self._request)
+        self.open(ready)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def _request(self, request: Request) -> None:
+        if not request.url.startswith((self.address, "blob:" + self.address)):
+            self.complaints.append(f"request to {request.url}")
+        if request.method == "POST":
+            self.bodies.append(json.loads(request.post_data or ""))
+
+    def open(self, ready: bool = True) -> None:
+        """Load the page, or load it again, and wait until it knows its models."""
+        self.page.goto(self.address)
+        if ready:
+            self.until("document.querySelector('#model').value !== 'Loading…'")
+
+    def until(self, script: str, arg: Any = None) -> None:
+        """Wait until a script is true. Playwright's own way evaluates in the page, which its CSP forbids."""
+        deadline = time.monotonic() + WAIT_MS / 1000
+        while not self.page.evaluate(script, arg):
+            assert time.monotonic() < deadline, f"this did not become true: {script}"
+            self.page.wait_for_timeout(20)
+
+    @property
+    def box(self) -> Locator:
+        return self.page.locator("#box")
+
+    def start(self, text: str) -> None:
+        """Send without waiting for the reply."""
+        self.box.fill(text)
+        self.box.press("Enter")
+
+    def wait(self) -> None:
+        """Until no reply is being written."""
+        self.page.locator("#stop").wait_for(state="hidden")
+        self.page.evaluate("new Promise(requestAnimationFrame)")
+
+    def say(self, text: str) -> str:
+        """Send and wait; the reply."""
+        count = self.page.locator(".message").count()
+        self.start(text)
+        self.until("n => document.querySelectorAll('.message').length === n", count + 2)
+        self.wait()
+        return self.texts()[-1]
+
+    def texts(self) -> list[str]:
+        """What the messages say, oldest first."""
+        return self.page.locator(".message .text").evaluate_all("all => all.map(one => one.textContent)")
+
+    def message(self, index: int) -> Locator:
+        return self.page.locator(".message").nth(index)
+
+    def button(self, name: str, within: int | None = None) -> Locator:
+        """A button by its name, on the whole page or within one message."""
+        root = self.page if within is None else self.message(within)
+        return root.get_by_role("button", name=name, exact=True)
+
+
+OpenChat = Callable[..., Chat]
+
+
+@pytest.fixture
+def open_chat(browser: Browser) -> Iterator[OpenChat]:
+    """Open the page of a server in a browser that knows nothing yet; at the end, nobody may have complained.
+
+    Options are those of Playwright's `new_context`; a test that provokes complaints clears `complaints`.
+    """
+    with contextlib.ExitStack() as stack:
+        chats: list[Chat] = []
+
+        def start(address: str, model: str = "taught", ready: bool = True, **options: Any) -> Chat:
+            context = browser.new_context(**{"viewport": {"width": 1100, "height": 800}, **options})
+            stack.callback(context.close)
+            chats.append(Chat(context, address, ready))
+            if model and ready:
+                chats[-1].page.get_by_label("Model").select_option(model)
+            return chats[-1]
+
+        yield start
+        assert [complaint for chat in chats for complaint in chat.complaints] == []
+
+
+@pytest.fixture
+def chat(open_chat: OpenChat, chat_server: str) -> Chat:
+    """The page with the model that knows a few conversations."""
+    return open_chat(chat_server)
+
+
+Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def ask() -> Ask:
+    """Ask the API itself: the same request without the page."""
+
+    def post(address: str, body: dict[str, Any]) -> dict[str, Any]:
+        whole = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
+        request = urllib.request.Request(
+            address + "v1/chat/completions",
+            json.dumps(whole).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    return post
