@@ -109,3 +109,57 @@ def test_registering_needs_a_run_that_mlflow_knows(warm_anywhere, trained: Path)
     done = warm_anywhere("export", *words, cwd=trained, code=2)
     assert "register=true" in done.stderr.splitlines()[-1]
     assert not (trained / "exports" / "unknown").exists(), "refused before anything is written"
+
+
+def test_several_formats_in_one_call_each_with_a_folder_of_its_own(warm_anywhere, trained: Path) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("onnx")
+    words = ["run=outputs/two", "format=[huggingface,onnx,safetensors]", "output=exports/many", "tracking=off"]
+    done = warm_anywhere("export", *words, cwd=trained)
+    for name in ("huggingface", "onnx", "safetensors"):
+        verify(trained / "exports" / "many" / name)
+        assert f"exports/many/{name} (" in done.stderr
+    assert sorted(os.listdir(trained / "exports" / "many")) == ["huggingface", "onnx", "safetensors"]
+    open_model(trained / "exports" / "many" / "safetensors")
+
+
+def test_without_output_an_export_goes_into_its_run(warm_anywhere, trained: Path) -> None:
+    pytest.importorskip("gguf")
+    warm_anywhere("export", "run=outputs/two", "format=gguf", "dtype=q8_0", "tracking=off", cwd=trained)
+    folder = trained / "outputs" / "two" / "export" / "gguf-q8_0"
+    verify(folder)
+    assert {"model.gguf", "Modelfile", "README.md", "proof.json"} <= set(os.listdir(folder))
+    assert "llama-completion -m THIS_FOLDER/model.gguf" in (folder / "README.md").read_text()
+
+
+def test_what_one_format_cannot_hold_is_said_before_any_is_written(
+    warm_anywhere, small: list[str], trained: Path
+) -> None:
+    words = [*small, "model.final_norm=false", "trainer.max_steps=4", "hydra.run.dir=outputs/odd", "tracking=off"]
+    warm_anywhere("train", *words, cwd=trained)
+    words = ["run=outputs/odd", "format=[safetensors,huggingface]", "output=exports/odd", "tracking=off"]
+    done = warm_anywhere("export", *words, cwd=trained, code=4)
+    (line,) = done.stderr.strip().splitlines()
+    assert "model.final_norm=false" in line
+    assert "format=safetensors" in line
+    assert not (trained / "exports" / "odd").exists()
+    words[1] = "format=[safetensors,onnx]"
+    warm_anywhere("export", *words, cwd=trained)
+
+
+def test_a_wrong_format_is_told_with_the_nearest(warm_anywhere, trained: Path) -> None:
+    for word in ("format=gguff", "format=[onnx,gguff]"):
+        done = warm_anywhere("export", "run=outputs/one", word, "tracking=off", cwd=trained, code=2)
+        (line,) = done.stderr.strip().splitlines()
+        assert "did you mean gguf?" in line
+    done = warm_anywhere("export", "run=outputs/one", "format=onnx", "dtype=f16", "tracking=off", cwd=trained, code=2)
+    assert "format=onnx has no dtype=f16 - use dtype=f32" in done.stderr
+
+
+def test_a_model_is_not_replaced_by_its_own_export(warm_anywhere, trained: Path) -> None:
+    warm_anywhere("export", "run=outputs/one", "output=exports/own", "tracking=off", cwd=trained)
+    before = shares(trained / "exports" / "own")
+    words = ["run=exports/own", "output=exports/own", "dtype=f16", "tracking=off"]
+    done = warm_anywhere("export", *words, cwd=trained, code=2)
+    assert "is the model that is exported" in done.stderr
+    assert shares(trained / "exports" / "own") == before

@@ -171,6 +171,8 @@ def test_sending_again_what_is_there_adds_nothing(home: Path) -> None:
 
 def test_a_registered_model_is_found_by_its_alias(home: Path, warm_anywhere) -> None:
     words = ["run=run", "register=true", "alias=best", "dtype=f16"]
+    refused = warm_anywhere("export", *words, "format=huggingface", cwd=home, code=2)
+    assert "add format=safetensors" in refused.stderr
     done = warm_anywhere("export", *words, cwd=home)
     assert "models:/microgpt@best" in done.stderr
     code = (
@@ -181,6 +183,18 @@ def test_a_registered_model_is_found_by_its_alias(home: Path, warm_anywhere) -> 
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, timeout=60)
     assert found.stdout.strip() == "f16", found.stderr
+
+
+def test_the_proof_of_an_export_is_kept_with_the_run(home: Path, warm_anywhere) -> None:
+    pytest.importorskip("onnx")
+    warm_anywhere("export", "run=run", "format=onnx", cwd=home)
+    run, client = mlflow_run(home, home / "run"), store(home)
+    assert run.data.metrics["export/onnx_f32_max_difference"] < 1e-4
+    names = [a.path for a in client.list_artifacts(run.info.run_id, "export/onnx_f32")]
+    assert names == ["export/onnx_f32/README.md", "export/onnx_f32/proof.json"]
+    proof = json.loads((home / "run" / "export" / "onnx-f32" / "proof.json").read_text())
+    assert proof["runtime"].startswith("onnxruntime ")
+    assert proof["files"]["model.onnx"]["bytes"] > 0
 
 
 def test_the_ui_answers_this_machine_and_refuses_foreign_hosts(home: Path) -> None:
