@@ -20,7 +20,7 @@ from microgpt import files
 from microgpt.config.schema import TrainConfig
 from microgpt.data.batches import Batch, Batches
 from microgpt.data.mixture import Prepared
-from microgpt.errors import is_out_of_memory
+from microgpt.errors import ModelError, is_out_of_memory
 from microgpt.model.gpt import GPT
 from microgpt.runs.folder import RunFolder
 from microgpt.runtime import StopSignals, quiet_libraries
@@ -216,8 +216,18 @@ def fit(
             ckpt_path=None if checkpoint is None else str(checkpoint),
             weights_only=False,
         )
-    except (MemoryError, RuntimeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         if is_out_of_memory(error):
             raise out_of_memory(config, error) from error
+        if checkpoint is not None and not module.began:
+            raise unfit(checkpoint, error) from error
         raise
     return Fitted(module, time.monotonic() - started, module.steps_done < module.schedule.end)
+
+
+def unfit(checkpoint: Path, error: Exception) -> ModelError:
+    """What to tell of a checkpoint whose files are whole, but not those of this run."""
+    return ModelError(
+        f"{checkpoint} cannot be resumed from: {(str(error).splitlines() or [''])[0][:120]} ({type(error).__name__})",
+        "take another checkpoint",
+    )

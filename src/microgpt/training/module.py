@@ -20,10 +20,10 @@ from torch import Tensor
 from microgpt.config.schema import TrainConfig
 from microgpt.data.batches import Ahead, Batch, Batches
 from microgpt.data.mixture import MixedBatches
-from microgpt.errors import DivergedError, ModelError, is_out_of_memory
+from microgpt.errors import DivergedError, is_out_of_memory
 from microgpt.model.gpt import GPT
 from microgpt.training.memory import smaller
-from microgpt.training.optimizer import MuonAdamW, make_optimizer
+from microgpt.training.optimizer import MuonAdamW, check_state, make_optimizer
 from microgpt.training.records import BestLoss, Clock, StepRecord
 from microgpt.training.schedule import Schedule
 from microgpt.training.spans import Span
@@ -65,6 +65,7 @@ class GPTModule(pl.LightningModule):
         self.token_bytes, self.precision = token_bytes, precision
         self.should_stop, self.on_note = should_stop, on_note
         self.loss_of: Callable[..., Tensor] = loss or model.loss
+        self.began = False
         self.steps_done = 0
         self.tokens_done = 0
         self.bad_steps = 0
@@ -114,6 +115,7 @@ class GPTModule(pl.LightningModule):
             torch.set_rng_state(self._restored_rng["torch"])
         if "cuda" in self._restored_rng and self.device.type == "cuda":
             torch.cuda.set_rng_state(self._restored_rng["cuda"])
+        self.began = True
         interval = self.config.trainer.eval_interval or 1
         if self.steps_done and self.steps_done % interval == 0 and self.validated_at != self.steps_done:
             # the run was stopped between a step and the validation that belongs to it: run that first
@@ -333,15 +335,7 @@ class GPTModule(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        try:
-            self._restore(checkpoint)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ModelError(
-                f"the checkpoint cannot be resumed from: its training state is damaged ({type(error).__name__})",
-                "take another checkpoint",
-            ) from None
-
-    def _restore(self, checkpoint: dict[str, Any]) -> None:
+        check_state(make_optimizer(self.model, self.config.optimizer), checkpoint["optimizer_states"][0])
         state = checkpoint["progress"]
         self.steps_done, self.tokens_done = int(state["step"]), int(state["tokens"])
         self.bad_steps, self.validated_at = int(state["bad_steps"]), int(state["validated_at"])

@@ -106,6 +106,25 @@ class MuonAdamW(torch.optim.Optimizer):
             torch._foreach_add_(params, list(updates.unbind()), alpha=-lr * scale)
 
 
+def check_state(optimizer: MuonAdamW, saved: dict[str, Any]) -> None:
+    """Hold a saved state against an optimizer; PyTorch takes tensors of any shape, and fails at a later step.
+
+    Raises:
+        ValueError: it is another optimizer's.
+        KeyError: a part is missing.
+    """
+    params: dict[int, Tensor] = {}
+    for group, theirs in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+        params.update(zip((int(index) for index in theirs["params"]), group["params"], strict=True))
+        for key, value in group.items():
+            if key != "params" and type(theirs[key]) is not type(value) and not isinstance(value, tuple):
+                raise ValueError(f"{key} is {type(theirs[key]).__name__}")
+    for index, entries in saved["state"].items():
+        for name, tensor in entries.items():
+            if tensor.shape != (() if name == "step" else params[int(index)].shape):
+                raise ValueError(f"{name} has another shape")
+
+
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> MuonAdamW:
     """The optimizer of a model; each group remembers its peak learning rate as `peak`.
 
