@@ -21,6 +21,7 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(files.cache_folder() / "numba"))
 import numba
 
 _compiled: Any = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+CHUNK = 64  # queries of a prompt at a time
 KINDS = {"relu": 0, "relu2": 1, "gelu": 2, "swiglu": 3}
 _NONE = np.empty(0, np.float32)
 _NONE2 = np.empty((0, 0), np.float32)
@@ -333,17 +334,20 @@ def attend_prompt(qkv: Floats, w: Weights, layer: int, keys: Floats, values: Flo
     parts = qkv.reshape(count, -1, width)
     keys[:, :, :count] = parts[:, config.n_head : config.n_head + kv].transpose(1, 2, 0)
     values[:, :count] = parts[:, config.n_head + kv :].transpose(1, 0, 2)
-    q = parts[-1:, : config.n_head] if last else parts[:, : config.n_head]
+    first = count - 1 if last else 0
+    queries = np.ascontiguousarray(parts[first:, : config.n_head].transpose(1, 0, 2))
     group = config.n_head // kv
-    grouped = np.ascontiguousarray(q.transpose(1, 0, 2))
-    scores = np.empty((config.n_head, len(q), count), np.float32)
-    for h in range(config.n_head):
-        np.dot(grouped[h], keys[h // group, :, :count], out=scores[h])
-    _causal_softmax(scores, count - len(q))
-    out = np.empty((len(q), config.n_head, width), np.float32)
-    for h in range(config.n_head):
-        out[:, h] = scores[h] @ values[h // group, :count]
-    return out.reshape(len(q), -1)
+    out = np.empty((count - first, config.n_head, width), np.float32)
+    for start in range(0, count - first, CHUNK):  # what comes after a chunk is neither multiplied nor looked at
+        end = min(start + CHUNK, count - first)
+        seen = first + end
+        scores = np.empty((config.n_head, end - start, seen), np.float32)
+        for h in range(config.n_head):
+            np.dot(queries[h, start:end], keys[h // group, :, :seen], out=scores[h])
+        _causal_softmax(scores, first + start)
+        for h in range(config.n_head):
+            out[start:end, h] = scores[h] @ values[h // group, :seen]
+    return out.reshape(count - first, -1)
 
 
 def activated(x: Floats, kind: str) -> Floats:
