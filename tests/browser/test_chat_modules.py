@@ -115,6 +115,10 @@ def test_branches(run: Any) -> None:
         const fourth = said();
         m.step(t, b.id, 1);
         const fifth = said(), messages = m.messages(t, d.id);
+        const empty = m.add(t, d.id, 'assistant', ''), e = m.add(t, empty.id, 'user', 'e');
+        messages.push(...m.messages(t, e.id).slice(-2));
+        m.drop(t, e.id);
+        m.drop(t, empty.id);
         m.drop(t, d.id);
         let refused = false;
         try { m.drop(t, a.id) } catch { refused = true }
@@ -126,6 +130,8 @@ def test_branches(run: Any) -> None:
             {"role": "user", "content": "a"},
             {"role": "assistant", "content": "c"},
             {"role": "user", "content": "d"},
+            {"role": "user", "content": "d"},
+            {"role": "user", "content": "e"},
         ],
         *("a c", True),
     ]
