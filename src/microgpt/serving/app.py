@@ -10,7 +10,6 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse
-from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -18,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from microgpt import web
+from microgpt.config.build import is_name
 from microgpt.serving import openai_api, plain_api
 from microgpt.serving.answering import GONE, Gone
 from microgpt.serving.context import Context
@@ -47,12 +47,12 @@ def make_app(context: Context) -> FastAPI:
     add_errors(app)
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-    async def page() -> FileResponse:
-        if not (PAGE / "index.html").is_file():
+    @app.api_route("/static/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+    async def page(name: str = "index.html") -> FileResponse:
+        if not is_name(name) or not (PAGE / name).is_file():
             raise HTTPException(404)
-        return FileResponse(PAGE / "index.html")
+        return FileResponse(PAGE / name)
 
-    app.mount("/static", StaticFiles(directory=PAGE, check_dir=False))
     app.add_middleware(Counted, metrics=context.metrics)
     app.openapi = lambda: document(app)
     return app

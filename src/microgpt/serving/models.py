@@ -80,7 +80,7 @@ class Models:
                 raise Refusal(400, "you must provide a model parameter", param="model", code="missing_model")
             name = self.first
         if name not in self.sources:
-            message = "the model does not exist here; GET /v1/models lists those that do"
+            message = "the model does not exist here; the list of models has those that do"
             raise Refusal(404, message, param="model", code="model_not_found")
         if self.draining:
             raise later(503, "the server is stopping", "stopping")

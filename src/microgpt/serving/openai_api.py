@@ -63,6 +63,8 @@ def routes(context: Context) -> APIRouter:
     @router.post("/v1/completions", **documented("CompletionAnswer", CompletionBody, stream=True))
     async def complete(request: Request) -> Response:
         body = await read(request, CompletionBody)
+        if body.echo:
+            raise Refusal(400, "echo is not supported; put the prompt before the answer yourself", param="echo")
         with context.models.get(body.model).held() as worker:
             model = worker.model
             settings = settings_of(body, model, body.max_tokens or min(DEFAULT_TOKENS, model.config.block_size))

@@ -139,7 +139,9 @@ def documented(
     """
     content: dict[str, Any] = {JSON: {"schema": _ref(answer)}} if answer else {}
     if stream or not answer:
-        content["text/event-stream" if stream else "text/plain"] = {"schema": TEXT}
+        content |= (
+            {"text/event-stream": {"schema": _object({"data": TEXT})}} if stream else {"text/plain": {"schema": TEXT}}
+        )
     responses: dict[int, Any] = {200: {"description": "the answer", "content": content}}
     statuses = WRITING if body else READING | ({404: WRITING[404]} if missing else {})
     for status, text in statuses.items():

@@ -11,15 +11,18 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import ValidationError
 from starlette.requests import Request
 
+from microgpt.serving import schemas
 from microgpt.serving.refusal import Refusal
-from microgpt.serving.schemas import PROMPT, STOP, Body
 
-B = TypeVar("B", bound=Body)
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+B = TypeVar("B", bound=schemas.Body)
+FIELDS = 512  # of one object; each one too many would cost an error of its own
+PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+KINDS = [kind for kind in vars(schemas).values() if isinstance(kind, type) and issubclass(kind, schemas.Body)]
+NAMES = {name for kind in KINDS for name in kind.model_fields}
 #: fields whose errors pydantic reports once for each type that they may have
 UNIONS = {
-    "stop": f"must be {STOP}",
-    "prompt": f"must be {PROMPT}",
+    "stop": f"must be {schemas.STOP}",
+    "prompt": f"must be {schemas.PROMPT}",
     "content": "must be a text, or a list of parts of the type text",
 }
 
@@ -62,6 +65,10 @@ async def read(request: Request, kind: type[B]) -> B:
         Refusal: it does not fit, naming the first field that is wrong.
     """
     value = parse(await request.body())
+    messages = value.get("messages")
+    some = [value, *value.values(), *(messages if isinstance(messages, list) else [])]
+    if any(isinstance(item, dict) and len(item) > FIELDS for item in some):
+        raise Refusal(400, f"an object of the body has more than {FIELDS} fields", code="invalid_value")
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -73,18 +80,21 @@ def wrong(kind: str, place: Sequence[str | int], said: str) -> Refusal:
     """The refusal for an error of pydantic's."""
     words: list[str] = []
     union = ""
-    for step in place:
+    unknown = kind == "extra_forbidden"
+    for depth, step in enumerate(place, 1):
         if isinstance(step, int) and words:
             words[-1] += f"[{step}]"
-        elif isinstance(step, str):
-            words.append(step if NAME.fullmatch(step) else "(a field)")
-            if step in UNIONS:
-                union = UNIONS[step]
+        elif step in NAMES:
+            words.append(str(step))
+            if step in UNIONS and depth < len(place):
+                union = UNIONS[str(step)]
                 break
+        elif unknown and depth == len(place):
+            words.append(str(step) if PLAIN.fullmatch(str(step)) else "(a field)")
     param = ".".join(words)
     if kind == "missing":
         return Refusal(400, f"{param} is missing", param=param, code="missing_field")
     if kind in ("extra_forbidden", "none_required"):
         return Refusal(400, f"{param} is unknown here, or not supported", param=param, code="unsupported_field")
-    text = union or re.sub(r"^\w+ should ", "must ", said)
+    text = union or re.sub(r"^\w+ should ", "must ", said).partition(" after validation")[0]
     return Refusal(400, f"{param} {text}", param=param, code="invalid_value")

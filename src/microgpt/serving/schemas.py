@@ -162,6 +162,6 @@ class CompletionBody(Options):
         Field(description=PROMPT),
     ] = ""  # fmt: skip
     logprobs: Annotated[Whole | None, Field(ge=0, le=5)] = None
-    echo: Literal[False] | None = None
+    echo: Annotated[bool | None, Field(description="True is not supported.")] = None
     best_of: None = None
     suffix: None = None
