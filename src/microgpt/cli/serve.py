@@ -92,7 +92,8 @@ def serve(
         answer_s=timeout,
     )
     try:
-        listen(make_app(Context(models, metrics, timeout)), settings, draining=models.drain)
+        app_ = make_app(Context(models, metrics, timeout))
+        listen(app_, settings, listening=models.listening, draining=models.drain, observed=metrics.count)
     except errors.Stopped:
         if models.failure is not None:
             raise models.failure from None

@@ -15,7 +15,6 @@ from microgpt.serving.refusal import Refusal
 from microgpt.serving.ticket import Part, Ticket
 from microgpt.web.errors import error_body
 
-GONE = 499  # as nginx has it: the client went before there was an answer
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),

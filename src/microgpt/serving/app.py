@@ -14,16 +14,15 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from microgpt import web
 from microgpt.config.build import is_name
 from microgpt.serving import openai_api, plain_api
-from microgpt.serving.answering import GONE, Gone
+from microgpt.serving.answering import Gone
 from microgpt.serving.context import Context
-from microgpt.serving.metrics import Metrics
 from microgpt.serving.openapi import document, documented
 from microgpt.serving.refusal import Refusal
+from microgpt.web.access import GONE
 from microgpt.web.errors import error_body
 
 PAGE = Path(web.__file__).parent / "static"
@@ -53,7 +52,6 @@ def make_app(context: Context) -> FastAPI:
             raise HTTPException(404)
         return FileResponse(PAGE / name)
 
-    app.add_middleware(Counted, metrics=context.metrics)
     app.openapi = lambda: document(app)
     return app
 
@@ -106,29 +104,3 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
         return answer(request, 500, "internal error; the server's log has it under this X-Request-ID")
-
-
-class Counted:
-    """Counts requests and their duration by route and status."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        status, begun = GONE, time.monotonic()
-
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, sending)
-        finally:
-            path = getattr(scope.get("route"), "path", "other")  # never the path itself: clients could make up any
-            self.metrics.requests.labels(path, status).inc()
-            self.metrics.request_seconds.labels(path).observe(time.monotonic() - begun)

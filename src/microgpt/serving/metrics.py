@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import Scope
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 PER_TOKEN = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
@@ -40,6 +41,12 @@ class Metrics:
         self.batch = histogram("batch_size", "Sequences that were decoded together in a step.", SIZES)
         self.waiting = gauge("queue_depth", "Sequences that wait in line.")
         self.active = gauge("active_sequences", "Sequences that are being written.")
+
+    def count(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request that has ended, by its route: clients could make up any number of paths."""
+        path = getattr(scope.get("route"), "path", "other")
+        self.requests.labels(path, status).inc()
+        self.request_seconds.labels(path).observe(seconds)
 
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""

@@ -53,6 +53,7 @@ class Models:
         self.workers: dict[str, Worker] = {}
         self.failure: Exception | None = None
         self.draining = False
+        self.url = ""
         self._again = asyncio.Event()
 
     @property
@@ -64,6 +65,11 @@ class Models:
     def first(self) -> str:
         """The name of the model that answers where none can be named."""
         return next(iter(self.sources))
+
+    def listening(self, url: str) -> None:
+        """Take note of where clients find the models."""
+        self.url = url
+        self._tell()
 
     def drain(self) -> None:
         """Take no request any more."""
@@ -101,6 +107,7 @@ class Models:
                 self.failure = error
                 signal.raise_signal(signal.SIGTERM)  # a server without its models is none
                 return
+        self._tell()
         while True:
             await self._again.wait()
             self._again.clear()
@@ -110,6 +117,20 @@ class Models:
                     print(f"model {name} is loaded again", file=sys.stderr, flush=True)
                 except Exception as error:
                     print(f"model {name} stays as it was: {why(error)}", file=sys.stderr, flush=True)
+
+    def _tell(self) -> None:
+        """Say what is there and what to do with it, once both are known."""
+        if not self.url or not self.ready:
+            return
+        for worker in self.workers.values():
+            facts = worker.card["microgpt"]
+            kind = "for chat" if facts["chat"] else "of plain text"
+            size = f"{facts['parameters']:,} parameters, context {facts['block_size']:,}"
+            print(f"model {worker.name} is ready: {kind}, {size}")
+        chat = self.workers[self.first].model.tokenizer.is_chat
+        body = '{"messages": [{"role": "user", "content": "Hello!"}]}' if chat else '{"num_samples": 5}'
+        print(f"next: open {self.url} in a browser, or")
+        print(f"  curl {self.url}/microgpt/v1/{'chat' if chat else 'generate'} -d '{body}'", flush=True)
 
     async def _replace(self, name: str) -> None:
         """Load a model from its folder and let it answer from now on; what is being written ends on the old one."""

@@ -127,17 +127,17 @@ class Worker:
                         ended = True
                     else:
                         self._begin(ticket)
+                together = len(self._engine.active)
                 busy = self._engine.step()
+                if together := max(together, len(self._engine.active)):
+                    self._batch.observe(together)
             except Exception as error:
                 busy = False
                 self._fail(error)
             self._hand_on(not busy)
 
     def _hand_on(self, idle: bool) -> None:
-        """Count the step, and send what was written to the event loop if it is time."""
-        size = len(self._engine.active)
-        if size:
-            self._batch.observe(size)
+        """Count the tokens, and send what was written to the event loop if it is time."""
         if self._drawn:
             self._tokens.inc(self._drawn)
             self._drawn = 0

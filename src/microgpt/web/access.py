@@ -8,6 +8,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +23,9 @@ fault_log = logging.getLogger("microgpt.faults")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 #: the longest path that a line of the log repeats, in characters
 LOGGED_PATH = 256
+#: the status of a request whose client went before there was an answer, as nginx has it
+GONE = 499
+Observer = Callable[[Scope, int, float], None]
 HEADERS = {
     b"content-security-policy": (
         b"default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -50,10 +54,14 @@ class Access:
     The request's name is in `scope["state"]["request_id"]` and in the answer's `X-Request-ID`; the security headers
     are set where the app has set none of its own. The log gets one JSON line a request, without query or headers.
     An exception that no one caught becomes a 500 without details; its traceback goes to the log `microgpt.faults`.
+
+    Args:
+        app: the layer below.
+        observed: called at the end of each request with its scope, status and seconds.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, observed: Observer | None = None) -> None:
+        self.app, self.observed = app, observed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -84,14 +92,17 @@ class Access:
                 raise  # the answer has begun: whoever runs this app cuts the connection
             await refuse(scope, sending, 500, "internal error; the server's log has it under this X-Request-ID")
         finally:
+            status, seconds = status or GONE, time.monotonic() - begun
+            if self.observed:
+                self.observed(scope, status, seconds)
             line = {
                 "time": now_iso(),
                 "id": name,
                 "client": (scope.get("client") or ("",))[0],
                 "method": scope.get("method", "WEBSOCKET"),
                 "path": scope["path"][:LOGGED_PATH],
-                "status": status or 499,  # as nginx has it: the client went before there was an answer
-                "ms": round((time.monotonic() - begun) * 1000, 1),
+                "status": status,
+                "ms": round(seconds * 1000, 1),
                 "bytes": sent,
             }
             access_log.info("%s", json.dumps(line))  # which spells out every control character

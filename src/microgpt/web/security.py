@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from microgpt.errors import UsageError
-from microgpt.web.access import Access
+from microgpt.web.access import Access, Observer
 from microgpt.web.errors import refuse
 from microgpt.web.limits import Body, Linger, Load, header
 
@@ -156,7 +156,7 @@ class Gate:
             await self.app(scope, receive, send)
 
 
-def secured(app: ASGIApp, settings: Security) -> ASGIApp:
+def secured(app: ASGIApp, settings: Security, observed: Observer | None = None) -> ASGIApp:
     """The app behind every layer; `server.serve` does this itself.
 
     Raises:
@@ -164,4 +164,4 @@ def secured(app: ASGIApp, settings: Security) -> ASGIApp:
     """
     settings.require_key()
     limited = Load(app, settings.concurrency, settings.answer_s, settings.is_open)
-    return Access(Linger(Gate(Body(limited, settings.limit), settings)))
+    return Access(Linger(Gate(Body(limited, settings.limit), settings)), observed)

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from microgpt import errors
 from microgpt.errors import Stopped, UsageError
-from microgpt.web.access import access_log, fault_log
+from microgpt.web.access import Observer, access_log, fault_log
 from microgpt.web.connection import Connection
 from microgpt.web.security import Security, secured
 
@@ -37,7 +37,13 @@ UNBOUND = {
 
 
 def serve(
-    app: ASGIApp, settings: Security, *, name: str = "microgpt", draining: Callable[[], None] | None = None
+    app: ASGIApp,
+    settings: Security,
+    *,
+    name: str = "microgpt",
+    listening: Callable[[str], None] | None = None,
+    draining: Callable[[], None] | None = None,
+    observed: Observer | None = None,
 ) -> None:
     """Serve an app until SIGTERM or SIGINT; it is put behind the layers of `security.secured` here.
 
@@ -50,13 +56,15 @@ def serve(
         app: the ASGI app; what its lifespan raises at the start is raised here.
         settings: where to listen and whom to answer.
         name: the first word of the line that says where.
+        listening: called with the server's address when clients can connect.
         draining: called once when the first signal has come.
+        observed: called at the end of each request with its scope, status and seconds.
 
     Raises:
         UsageError: the address is taken or not of this machine, or open to the network without a key.
         Stopped: a signal ended the server; always, once it has listened.
     """
-    guarded = Faults(secured(app, settings))
+    guarded = Faults(secured(app, settings, observed))
     allow_open_files(settings.connections + 512)
     for log in (access_log, fault_log):
         to_standard_error(log)
@@ -76,7 +84,14 @@ def serve(
         ws_max_size=FRAME_LIMIT,
         ws_per_message_deflate=False,
     )
-    listener = Listener(config, f"{name} listens on {address(settings.host, taken)}", settings.drain_s, draining)
+    url = address(settings.host, taken)
+
+    def begin() -> None:
+        print(f"{name} listens on {url}", flush=True)
+        if listening:
+            listening(url)
+
+    listener = Listener(config, begin, settings.drain_s, draining)
     try:
         asyncio.run(listener.serve(sockets=[taken]))
     except SystemExit:  # uvicorn's way to say that the lifespan failed, whose exception it has only logged
@@ -92,18 +107,22 @@ def serve(
 
 
 class Listener(uvicorn.Server):
-    """uvicorn's server with our signals, our line on standard output, and a look at every connection's deadline."""
+    """uvicorn's server with our signals, our word when it listens, and a look at every connection's deadline."""
 
     def __init__(
-        self, config: uvicorn.Config, line: str, drain_s: float, draining: Callable[[], None] | None
+        self,
+        config: uvicorn.Config,
+        begin: Callable[[], None],
+        drain_s: float,
+        draining: Callable[[], None] | None,
     ) -> None:
         super().__init__(config)
-        self.line, self.drain_s, self.draining = line, drain_s, draining
+        self.begin, self.drain_s, self.draining = begin, drain_s, draining
         self.stopped_by = ""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
-        print(self.line, flush=True)
+        self.begin()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 5 == 0:  # uvicorn ticks ten times a second
