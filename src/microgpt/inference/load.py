@@ -20,6 +20,8 @@ from microgpt.inference.light import LightBackend
 from microgpt.inference.weights import fold
 from microgpt.tokenizer.base import Tokenizer
 
+# a smaller model's matrices are multiplied faster by one thread than by two that wait for each other
+ONE_THREAD_BYTES = 16 << 20
 ROLES = ("system", "user", "assistant")
 
 
@@ -124,17 +126,22 @@ def load(reference: str | Path, device: str = "auto", slots: int = SLOTS, compil
 
 def _backend(folder: ModelFolder, device: str, slots: int, compiled: str) -> Backend:
     weights = fold(folder.config, read_weights(folder))
-    if device == "cpu" or (device == "auto" and not _gpu_likely()):
-        return LightBackend(weights, slots, compiled)
-    from microgpt.runtime import choose_device, prepare_process
+    if device == "auto" and not _gpu_likely():
+        device = "cpu"
+    if device != "cpu":
+        from microgpt.runtime import choose_device, prepare_process
 
-    prepare_process()
-    chosen = choose_device(device)
-    if chosen == "cpu":
-        return LightBackend(weights, slots, compiled)
-    from microgpt.inference.torch_backend import TorchBackend
+        prepare_process()
+        device = choose_device(device)
+    if device != "cpu":
+        from microgpt.inference.torch_backend import TorchBackend
 
-    return TorchBackend(weights, slots, chosen)
+        return TorchBackend(weights, slots, device)
+    if weights.layer_bytes < ONE_THREAD_BYTES:
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(1, user_api="blas")
+    return LightBackend(weights, slots, compiled)
 
 
 def _gpu_likely() -> bool:
