@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test validate evaluate export pipeline chat-model ui reference bench bench-smoke clean
+.PHONY: help setup train test validate evaluate export pipeline chat-model serve ui reference bench bench-smoke clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ chat-model: setup ## train a small chat model and make it the default of `microg
 	$(BIN)/python -m microgpt.train experiment=chat
 	$(BIN)/python -m microgpt.export run=latest checkpoint=latest output=$(HOME)/.config/microgpt/default-chat-model
 	@echo "next: $(BIN)/microgpt chat"
+
+serve: setup ## serve the latest model on 127.0.0.1:8080: a chat page, OpenAI's API, metrics
+	$(BIN)/microgpt serve
 
 ui: setup ## open the MLflow UI on 127.0.0.1:5000
 	$(BIN)/microgpt ui

@@ -45,7 +45,7 @@ async def conversation(
         if f"<{role}>" not in tokenizer.control:
             message = f"{param}[{i}].role: this model was trained without {role} messages"
             raise Refusal(400, message, param=f"{param}[{i}].role", code="invalid_value")
-    room = max_tokens or block_size // ROOM
+    room = max_tokens or max(1, block_size // ROOM)
     size = sum(len(text) for _, text in turns)
     ids, dropped, _ = await encoded(size, param, lambda: fitted(tokenizer, turns, block_size, room))
     return ids, dropped

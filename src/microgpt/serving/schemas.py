@@ -126,7 +126,7 @@ class Options(Body):
     # not OpenAI's
     top_k: Annotated[Whole | None, Field(ge=0, le=10**6, description="Keep the k likeliest; 0 keeps all.")] = None
     min_p: Annotated[float | None, Field(ge=0, lt=1)] = None
-    repetition_penalty: Annotated[float | None, Field(gt=0, le=10)] = None
+    repetition_penalty: Annotated[float | None, Field(ge=0.01, le=10)] = None
     min_tokens: Annotated[Whole | None, Field(ge=0, description="Tokens before the end may come.")] = None
 
 
