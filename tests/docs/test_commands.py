@@ -29,6 +29,7 @@ SKIPPED = {
     r"^docker |^systemctl ": "needs a service",
     r"microgpt (ui|serve|lab|hub)\b": "never ends",
     r"microgpt chat( |$)": "waits for a person",
+    r"^(llama-|ollama )": "needs llama.cpp or Ollama",
     r"device=(cuda|mps|ddp|fsdp)|--device (cuda|mps|metal)": "needs a GPU",
     r"data=hub|tracking=server": "needs a network",
     r"(data|experiment)=(names32k|shakespeare|dolly|oasst1)\b|--download": "downloads a data set",

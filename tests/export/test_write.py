@@ -160,4 +160,4 @@ def test_a_context_of_a_few_tokens_is_proved_too(make: Make, tmp_path: Path) -> 
 
 def test_gelu_in_llama_cpp_is_allowed_for_and_the_card_says_how_far_it_is(make: Make, tmp_path: Path) -> None:
     proof = export(make("bpe", **GPT2), tmp_path / "out", "gguf")
-    assert 1e-4 < proof["max_difference"] < 0.01 < proof["tolerance"]
+    assert 2e-4 < proof["max_difference"] < 0.01 < proof["tolerance"]
