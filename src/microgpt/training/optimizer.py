@@ -113,16 +113,23 @@ def check_state(optimizer: MuonAdamW, saved: dict[str, Any]) -> None:
         ValueError: it is another optimizer's.
         KeyError: a part is missing.
     """
-    params: dict[int, Tensor] = {}
+    state = {int(index): entries for index, entries in saved["state"].items()}
+    known: set[int] = set()
     for group, theirs in zip(optimizer.param_groups, saved["param_groups"], strict=True):
-        params.update(zip((int(index) for index in theirs["params"]), group["params"], strict=True))
         for key, value in group.items():
             if key != "params" and type(theirs[key]) is not type(value) and not isinstance(value, tuple):
                 raise ValueError(f"{key} is {type(theirs[key]).__name__}")
-    for index, entries in saved["state"].items():
-        for name, tensor in entries.items():
-            if tensor.shape != (() if name == "step" else params[int(index)].shape):
-                raise ValueError(f"{name} has another shape")
+        names = {"momentum"} if group["kind"] == "muon" else {"step", "exp_avg", "exp_avg_sq"}
+        for index, parameter in zip(theirs["params"], group["params"], strict=True):
+            known.add(index)
+            entries = state.get(index, {})
+            if state and set(entries) != names:  # none at all: no update was made yet
+                raise ValueError(f"parameter {index} has {', '.join(sorted(entries)) or 'nothing'}")
+            for name, tensor in entries.items():
+                if tensor.shape != (() if name == "step" else parameter.shape):
+                    raise ValueError(f"{name} of parameter {index} has another shape")
+    if known != set(range(len(known))) or not known >= set(state):
+        raise ValueError("its parameters are numbered otherwise")
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> MuonAdamW:
