@@ -36,6 +36,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "arcee": {"qk_norm": False, "mlp": "relu2", "n_kv_head": 1},
     "gpt2": {**GPT2, "tied": True, "bias": True},
     "gpt2 without biases, untied": GPT2,
+    "gpt2 as it was published": {**GPT2, "mlp": "gelu_tanh", "bias": True, "tied": True},
 }
 Make = Callable[..., ModelFolder]
 

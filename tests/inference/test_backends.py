@@ -33,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "arcee": {"mlp": "relu2", "qk_norm": False},
     "grouped": {"n_kv_head": 2},
     "one head of keys, biases": {"mlp": "swiglu", "bias": True, "norm": "layernorm", "n_kv_head": 1},
+    "gpt2 as it was published": {**GPT2, "mlp": "gelu_tanh", "bias": True},
     "norms everywhere": {"mlp": "relu2", "qk_norm": False, "embed_norm": True, "norm": "layernorm", "bias": True},
     "odd widths": {"n_embd": 36, "n_head": 3, "mlp_hidden": 50, "mlp": "relu"},
     "wide": {"n_embd": 160, "n_head": 4, "mlp_hidden": 128, "n_layer": 1},

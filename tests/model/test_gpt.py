@@ -208,7 +208,7 @@ def test_norms_are_the_textbook_formulas(kind: str) -> None:
     assert (norm.weight is None, norm.bias is None) == (kind == "rmsnorm_nogain", kind != "layernorm")
 
 
-@pytest.mark.parametrize("mlp", ["relu", "relu2", "gelu", "swiglu"])
+@pytest.mark.parametrize("mlp", ["relu", "relu2", "gelu", "gelu_tanh", "swiglu"])
 def test_mlps_are_the_textbook_formulas(mlp: str) -> None:
     layer = made(replace(BASE, mlp=mlp, bias=True)).layers[0]
     x = torch.randn(2, 3, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -218,6 +218,8 @@ def test_mlps_are_the_textbook_formulas(mlp: str) -> None:
         hidden = gate / (1 + torch.exp(-gate)) * up
     elif mlp == "gelu":
         hidden = up * 0.5 * (1 + torch.erf(up / math.sqrt(2)))
+    elif mlp == "gelu_tanh":
+        hidden = up * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)))
     else:
         hidden = up.clamp(min=0) ** (2 if mlp == "relu2" else 1)
     torch.testing.assert_close(layer._mlp(x), hidden @ layer.mlp_fc2.T + layer.mlp_b2)

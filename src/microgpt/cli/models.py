@@ -22,6 +22,8 @@ from microgpt.cli.app import (
     print_rows,
 )
 
+SHOWN = 12  # control tokens; imported models may have hundreds
+
 
 @app.command()
 def generate(
@@ -64,7 +66,8 @@ def info(model_dir: ModelDir = "latest") -> None:
 
     opened = open_reference(model_dir)
     header, _ = read_header(opened.path / "weights.safetensors")
-    m, meta = opened.config, opened.meta
+    m, meta, control = opened.config, opened.meta, list(opened.tokenizer.control)
+    origin = meta.get("imported", {})
     parameters = sum(_product(shape) for _, shape, _, _ in header.values())
     rows = {
         "folder": str(opened.path),
@@ -72,9 +75,10 @@ def info(model_dir: ModelDir = "latest") -> None:
         "shape": f"{m.n_layer} layers x {m.n_embd} wide x {m.n_head} heads, context {m.block_size}",
         "parts": f"{m.norm}, {m.position} positions, {m.mlp} MLP{', qk-norm' if m.qk_norm else ''}",
         "tokenizer": f"{opened.tokenizer.kind}, {opened.vocab_size:,} tokens; control: "
-        + " ".join(opened.tokenizer.control),
+        + " ".join([*control[:SHOWN], *([f"and {len(control) - SHOWN:,} more"] if control[SHOWN:] else [])]),
         "trained": f"{meta.get('step', 0):,} steps, {meta.get('tokens', 0):,} tokens",
         **{k: f"{v:.4f}" for k, v in meta.get("val", {}).items() if isinstance(v, float)},
+        **({"imported": f"from {origin.get('name')} ({origin.get('kind')})"} if origin else {}),
         "data": ", ".join(Path(s["path"]).name for s in meta.get("data", {}).get("sources", [])) or "unknown",
         "size": human_bytes(folder_bytes(opened.path)),
     }

@@ -43,7 +43,7 @@ class ModelConfig:
     )
     n_embd: int = setting(64, "width of the residual stream", ge=1, le=65536)
     block_size: int = setting(256, "context length", unit="tokens", ge=2, le=1_048_576)
-    mlp: str = setting("swiglu", "activation of the MLP", choices=("relu", "relu2", "gelu", "swiglu"))
+    mlp: str = setting("swiglu", "activation of the MLP", choices=("relu", "relu2", "gelu", "gelu_tanh", "swiglu"))
     mlp_hidden: int | None = setting(
         None,
         "hidden width of the MLP (auto: 4 n_embd; for swiglu 8/3 n_embd up to a multiple of 64)",

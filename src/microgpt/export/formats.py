@@ -50,7 +50,7 @@ class Format:
 
     def allowed(self, folder: ModelFolder, dtype: str) -> float:
         """How far a log-probability of a model may be off in a number format, in nats."""
-        return max(self.tolerance[dtype], self.gelu if folder.config.mlp == "gelu" else 0.0)
+        return max(self.tolerance[dtype], self.gelu if folder.config.mlp.startswith("gelu") else 0.0)
 
 
 def _check_any(folder: ModelFolder) -> None:

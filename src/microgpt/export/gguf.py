@@ -21,6 +21,7 @@ from microgpt.export.families import LAYER, MEND, Arrays, facts, family, whole_w
 from microgpt.export.vocabulary import end_tokens, refuse_cl100k
 from microgpt.tokenizer.base import END_TURN, Tokenizer
 from microgpt.tokenizer.char import CharTokenizer
+from microgpt.tokenizer.splits import GPT2, split_name
 from microgpt.tokenizer.template import CHAT_TEMPLATE
 
 FORMAT, FILE, MODELFILE = "gguf", "model.gguf", "Modelfile"
@@ -40,7 +41,7 @@ def check_gguf(folder: ModelFolder) -> None:
     for wrong, key, why in (
         (kind == "arcee" and c.mlp != "relu2", "mlp", "without a gate llama.cpp knows relu2"),
         (kind == "arcee" and c.bias, "bias", "llama.cpp's Arcee has no biases"),
-        (kind == "gpt2" and c.mlp != "gelu", "mlp", "llama.cpp's GPT-2 knows gelu alone"),
+        (kind == "gpt2" and not c.mlp.startswith("gelu"), "mlp", "llama.cpp's GPT-2 knows gelu alone"),
     ):
         if wrong:
             value = str(getattr(c, key)).lower()
@@ -187,18 +188,23 @@ def _add_tokenizer(writer: Any, tokenizer: Tokenizer) -> None:
     tokens, merges = char_vocabulary(tokenizer) if isinstance(tokenizer, CharTokenizer) else bpe_vocabulary(tokenizer)
     control = set(tokenizer.control.values())
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(GPT2 if isinstance(tokenizer, CharTokenizer) else divided(tokenizer))
     writer.add_token_list(tokens)
     writer.add_token_types([TokenType.CONTROL if i in control else TokenType.NORMAL for i in range(len(tokens))])
     # llama.cpp wants one merge at least: this one joins nothing that a text can hold
     writer.add_token_merges(merges or ["<bos> <bos>"])
     writer.add_bos_token_id(tokenizer.bos)
-    writer.add_eos_token_id(tokenizer.bos)
+    writer.add_eos_token_id(tokenizer.ends[0])
     writer.add_add_bos_token(True)
     writer.add_add_eos_token(False)
     if tokenizer.is_chat:
         writer.add_eot_token_id(end_tokens(tokenizer)[0])
         writer.add_chat_template(CHAT_TEMPLATE)
+
+
+def divided(tokenizer: Tokenizer) -> str:
+    """What llama.cpp calls the way in which a BPE divides text."""
+    return split_name(json.loads(tokenizer.to_json())["pre_tokenizer"])
 
 
 def bpe_vocabulary(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:

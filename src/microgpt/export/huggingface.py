@@ -29,6 +29,7 @@ CLASSES = {
     "gpt2": "GPT2LMHeadModel",
 }
 DEFAULT_SAMPLING = SamplingConfig()
+ACTIVATIONS = {"swiglu": "silu", "gelu_tanh": "gelu_new"}  # the other names are the same there
 DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
@@ -143,11 +144,11 @@ def hugging_face_shape(folder: ModelFolder, kind: str, arrays: Arrays, dtype: st
             "n_head": c.n_head,
             "n_positions": c.block_size,
             "n_inner": sizes["intermediate_size"],
-            "activation_function": c.mlp,
+            "activation_function": ACTIVATIONS.get(c.mlp, c.mlp),
             "layer_norm_epsilon": c.norm_eps,
         }  # fmt: skip
     return content | sizes | {
-        "hidden_act": "silu" if c.mlp == "swiglu" else c.mlp,
+        "hidden_act": ACTIVATIONS.get(c.mlp, c.mlp),
         "rms_norm_eps": c.norm_eps,
         "rope_theta": c.rope_base,
         "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_base},

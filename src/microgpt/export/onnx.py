@@ -209,8 +209,8 @@ class Graph:
         if self._c.mlp == "swiglu":
             gate = self._linear(x, f"{at}mlp_gate", "")
             y = self._node("Mul", self._node("Mul", gate, self._node("Sigmoid", gate)), y)
-        elif self._c.mlp == "gelu":
-            y = self._node("Gelu", y)
+        elif self._c.mlp in ("gelu", "gelu_tanh"):
+            y = self._node("Gelu", y, approximate="tanh" if self._c.mlp == "gelu_tanh" else "none")
         else:
             y = self._node("Relu", y)
             y = self._node("Mul", y, y) if self._c.mlp == "relu2" else y

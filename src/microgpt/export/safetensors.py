@@ -7,7 +7,7 @@ from pathlib import Path
 from microgpt.checkpoints.model import ModelFolder, load_weights, model_files
 from microgpt.config.schema import SamplingConfig
 
-KEPT = ("name", "data", "step", "tokens", "val")  # of meta.json; the rest belongs to the checkpoint
+KEPT = ("name", "data", "step", "tokens", "val", "imported")  # of meta.json; the rest belongs to the checkpoint
 
 
 def write_safetensors(folder: ModelFolder, target: Path, dtype: str, sampling: SamplingConfig) -> None:

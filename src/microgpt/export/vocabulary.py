@@ -12,7 +12,7 @@ from typing import Any
 
 from microgpt.config.schema import SamplingConfig
 from microgpt.errors import ModelError
-from microgpt.tokenizer.base import BOS, END_TURN, Tokenizer
+from microgpt.tokenizer.base import BOS, END_TURN, EOS, Tokenizer
 from microgpt.tokenizer.cl100k import Cl100kTokenizer
 from microgpt.tokenizer.template import CHAT_TEMPLATE
 
@@ -32,7 +32,7 @@ def refuse_cl100k(tokenizer: Tokenizer, format: str) -> None:
 
 def end_tokens(tokenizer: Tokenizer) -> list[int]:
     """Ids that end a text: the end of a turn first, where there are turns; a document ends where one would begin."""
-    return [tokenizer.control[END_TURN], tokenizer.bos] if tokenizer.is_chat else [tokenizer.bos]
+    return [tokenizer.control[END_TURN], *tokenizer.ends] if tokenizer.is_chat else tokenizer.ends
 
 
 def hugging_face_tokenizer(tokenizer: Tokenizer, format: str) -> str:
@@ -57,7 +57,7 @@ def hugging_face_tokenizer(tokenizer: Tokenizer, format: str) -> str:
 
 def hugging_face_config(tokenizer: Tokenizer, block_size: int) -> str:
     """tokenizer_config.json; the class is the one name that transformers 4 and 5 both know."""
-    end = END_TURN if tokenizer.is_chat else BOS
+    end = END_TURN if tokenizer.is_chat else EOS if EOS in tokenizer.control else BOS
     content: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BOS,

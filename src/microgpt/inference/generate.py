@@ -75,7 +75,7 @@ def generate(
         for _ in range(count):
             while begun < count and len(running) < engine.slots:
                 running.append(
-                    _Text(engine, tokenizer, Request(ids, sampling, [tokenizer.bos], sampling.seed + begun))
+                    _Text(engine, tokenizer, Request(ids, sampling, tokenizer.ends, sampling.seed + begun))
                 )
                 begun += 1
             while not running[0].finish:

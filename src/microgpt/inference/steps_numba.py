@@ -22,7 +22,7 @@ import numba
 
 _compiled: Any = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
 CHUNK = 64  # queries of a prompt at a time
-KINDS = {"relu": 0, "relu2": 1, "gelu": 2, "swiglu": 3}
+KINDS = {"relu": 0, "relu2": 1, "gelu": 2, "swiglu": 3, "gelu_tanh": 4}
 _NONE = np.empty(0, np.float32)
 _NONE2 = np.empty((0, 0), np.float32)
 
@@ -246,6 +246,13 @@ def _activate(x: Any, kind: int, out: Any, bits: Any, powers: Any) -> None:
     elif kind == 2:
         for i in range(size):
             out[i] = np.float32(0.5) * x[i] * (np.float32(1) + np.float32(math.erf(x[i] * np.float32(0.70710678118))))
+    elif kind == 4:  # (1 + tanh u) / 2 is the logistic function of 2u
+        for i in range(size):
+            u = np.float32(0.7978845608) * (x[i] + np.float32(0.044715) * x[i] * x[i] * x[i])
+            out[i] = min(np.float32(-2) * u, np.float32(87))
+        _exp(out, bits, powers, size)
+        for i in range(size):
+            out[i] = x[i] / (np.float32(1) + out[i])
     else:
         for i in range(size):
             v = max(x[i], np.float32(0))

@@ -129,6 +129,11 @@ def activated(x: Floats, kind: str) -> Floats:
         share += 1
         share *= 0.5
         return x * share
+    if kind == "gelu_tanh":
+        # (1 + tanh u) / 2 is the logistic function of 2u
+        with np.errstate(over="ignore"):
+            rest: Floats = 1 + np.exp(np.float32(-2 * (2 / np.pi) ** 0.5) * (x + np.float32(0.044715) * x * x * x))
+            return x / rest
     x = np.maximum(x, 0)
     return x * x if kind == "relu2" else x
 

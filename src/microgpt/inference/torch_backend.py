@@ -168,8 +168,8 @@ class TorchBackend:
         if kind == "swiglu":
             gate, value = x.chunk(2, dim=-1)
             return F.silu(gate) * value
-        if kind == "gelu":
-            return F.gelu(x)
+        if kind in ("gelu", "gelu_tanh"):
+            return F.gelu(x, approximate="tanh" if kind == "gelu_tanh" else "none")
         x = F.relu(x)
         return x * x if kind == "relu2" else x
 

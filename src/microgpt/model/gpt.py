@@ -6,7 +6,8 @@ What can vary, and by which key of ModelConfig:
 - position: a learned table or rotary embedding (Su et al. 2021, arXiv:2104.09864)
 - attention: multi-head, grouped-query (`n_kv_head`, Ainslie et al. 2023, arXiv:2305.13245); documents in one row
   do not see each other; a KV cache for decoding
-- MLP (`mlp`): ReLU, ReLU squared (So et al. 2021, arXiv:2109.08668), GELU, SwiGLU (Shazeer 2020, arXiv:2002.05202)
+- MLP (`mlp`): ReLU, ReLU squared (So et al. 2021, arXiv:2109.08668), GELU and its tanh form (Hendrycks and Gimpel
+  2016, arXiv:1606.08415), SwiGLU (Shazeer 2020, arXiv:2002.05202)
 - head: its own matrix or the embedding's (`tied`); biases; dropout; three initialisations (`init`)
 
 The tensors are named as Karpathy's microgpt names them: `wte`, `wpe`, `lm_head`, `layer0.attn_wq`, ...
@@ -146,8 +147,8 @@ class Layer(nn.Module):
         hidden = F.linear(x, self.mlp_fc1, self.mlp_b1)
         if self.mlp_gate is not None:
             hidden = F.silu(F.linear(x, self.mlp_gate)) * hidden
-        elif self.config.mlp == "gelu":
-            hidden = F.gelu(hidden)
+        elif self.config.mlp in ("gelu", "gelu_tanh"):
+            hidden = F.gelu(hidden, approximate="tanh" if self.config.mlp == "gelu_tanh" else "none")
         else:
             hidden = F.relu(hidden)
             if self.config.mlp == "relu2":

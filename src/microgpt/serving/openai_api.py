@@ -69,7 +69,7 @@ def routes(context: Context) -> APIRouter:
             model = worker.model
             settings = settings_of(body, model, body.max_tokens or min(DEFAULT_TOKENS, model.config.block_size))
             ids = [await prompts.text(model, prompt) for prompt in prompts_of(body)]
-            requests = requests_of(body, model, ids, settings, [model.tokenizer.bos], body.logprobs)
+            requests = requests_of(body, model, ids, settings, model.tokenizer.ends, body.logprobs)
             usage = Usage(sum(map(len, ids)))
             shape = Completion(worker.name, model.tokenizer, usage, body.logprobs is not None, wants_usage(body))
             return await answer(request, body, worker, requests, shape)

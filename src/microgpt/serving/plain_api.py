@@ -25,8 +25,8 @@ def routes(context: Context) -> APIRouter:
         with context.models.get(context.models.first).held() as worker:
             model = worker.model
             settings = prompts.sampling(model, temperature=body.temperature, max_new_tokens=body.max_tokens)
-            bos = model.tokenizer.bos
-            requests = [engine.Request([bos], settings, [bos], body.seed + i) for i in range(body.num_samples)]
+            bos, ends = model.tokenizer.bos, model.tokenizer.ends
+            requests = [engine.Request([bos], settings, ends, body.seed + i) for i in range(body.num_samples)]
             ticket = context.submit(worker, requests)
             parts = await whole(ticket, request.receive)
             context.ended(worker, ticket, sum(part.count for part in parts))

@@ -12,6 +12,8 @@ import numpy.typing as npt
 from microgpt import files
 
 BOS, USER, ASSISTANT, SYSTEM, END_TURN = "<bos>", "<user>", "<assistant>", "<system>", "<end_turn>"
+#: ends a text in imported models where another token begins it
+EOS = "<eos>"
 CHAT_TOKENS = (USER, ASSISTANT, SYSTEM, END_TURN)
 Ids = npt.NDArray[np.int32]
 
@@ -33,6 +35,11 @@ class Tokenizer(abc.ABC):
     def bos(self) -> int:
         """The id that surrounds documents."""
         return self.control[BOS]
+
+    @property
+    def ends(self) -> list[int]:
+        """The ids that end a text: where one would begin, and `<eos>` where there is one."""
+        return [self.control[name] for name in (EOS, BOS) if name in self.control]
 
     @property
     def is_chat(self) -> bool:

@@ -103,6 +103,8 @@ def _broken_promise(content: Any) -> str:
     """Why a BPE file would change, cut or lose text, or take control tokens from it; nothing where it does not."""
     from tokenizers import pre_tokenizers
 
+    from microgpt.tokenizer.splits import split_name
+
     model = content["model"]
     for key in ("truncation", "padding", "normalizer", "post_processor"):
         if content.get(key) is not None:
@@ -110,9 +112,8 @@ def _broken_promise(content: Any) -> str:
     for key in ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(key):
             return f"model.{key} is not allowed"
-    before, after = content["pre_tokenizer"], content["decoder"]
-    if before["type"] != "ByteLevel" or before["add_prefix_space"] or after["type"] != "ByteLevel":
-        return "it is not byte-level"
+    if not split_name(content["pre_tokenizer"]) or content["decoder"]["type"] != "ByteLevel":
+        return "it is not byte-level, or divides text in a way that is not known"
     if not set(pre_tokenizers.ByteLevel.alphabet()) <= set(model["vocab"]):
         return "it does not have all 256 bytes"
     for token in content["added_tokens"]:

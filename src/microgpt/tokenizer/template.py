@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from microgpt.errors import UsageError
 from microgpt.tokenizer.base import ASSISTANT, BOS, END_TURN, Tokenizer
 
 #: the same, for Hugging Face and llama.cpp
@@ -33,7 +34,14 @@ class EncodedTurn:
 
 
 def encode_turns(tokenizer: Tokenizer, turns: Sequence[tuple[str, str]]) -> list[EncodedTurn]:
-    """Turns (role, text) as tokens."""
+    """Turns (role, text) as tokens.
+
+    Raises:
+        UsageError: the tokenizer has no token for a role (imported models may have none for `system`).
+    """
+    for role, _ in turns:
+        if f"<{role}>" not in tokenizer.control:
+            raise UsageError(f"this model knows no {role} turn", "leave it out")
     texts = tokenizer.encode_batch([text for _, text in turns])
     end = tokenizer.control[END_TURN]
     return [
