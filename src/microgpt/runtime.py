@@ -93,12 +93,22 @@ def choose_precision(name: str, device: str) -> str:
     return name
 
 
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_threads() -> int:
+    """Threads to compute with where nothing else says how many: OMP_NUM_THREADS, or every core."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) > 0 else usable_cores()
+
+
 def set_threads(count: int) -> int:
     """Use `count` CPU threads (0: every core this process may use) and return how many that is."""
     import torch
 
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = count or usable
+    threads = count or usable_cores()
     torch.set_num_threads(threads)
     return threads
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,15 @@ from microgpt import files
 from microgpt.config.schema import ModelConfig
 from microgpt.inference.steps_numpy import Ints
 from microgpt.inference.weights import Floats, Weights, fold
+from microgpt.runtime import cpu_threads
 
 os.environ.setdefault("NUMBA_CACHE_DIR", str(files.cache_folder() / "numba"))
 import numba
 
 _compiled: Any = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
 CHUNK = 64  # queries of a prompt at a time
+SHARE_ROWS = 8  # a thread must have so many rows, and so much to do, to be worth waking
+SHARE_FLOPS = 20_000_000
 KINDS = {"relu": 0, "relu2": 1, "gelu": 2, "swiglu": 3, "gelu_tanh": 4}
 _NONE = np.empty(0, np.float32)
 _NONE2 = np.empty((0, 0), np.float32)
@@ -271,8 +275,9 @@ def _activations(x: Any, kind: int) -> Any:
 @_compiled
 def _layers(x: Any, rows: int, qkv: Any, qkv_bias: Any, out: Any, out_bias: Any, up: Any, up_bias: Any, down: Any,
             down_bias: Any, head: Any, head_bias: Any, gains: Any, cos: Any, sin: Any, keys: Any, values: Any,
-            lengths: Any, heads: int, norm: int, final: int, eps: float, mlp: int) -> Any:  # fmt: skip
-    """All layers and the head for one token in each of the first rows; logits [as many as x, vocab_size].
+            lengths: Any, first: int, logits: Any, heads: int, norm: int, final: int, eps: float,
+            mlp: int) -> None:  # fmt: skip
+    """All layers and the head for one token in each of the rows first, first + 1, ..., to logits [as many as x, ..].
 
     x [1 or a multiple of four, n_embd] is overwritten; what is in it beyond `rows` is computed and means nothing.
     """
@@ -287,7 +292,6 @@ def _layers(x: Any, rows: int, qkv: Any, qkv_bias: Any, out: Any, out_bias: Any,
     bits = scores.view(np.int32)
     powers = np.empty(max(keys.shape[4], down.shape[1]), np.int32)
     tile = np.empty(512, np.float32)
-    logits = np.empty((count, head.shape[1]), np.float32)
     for layer in range(qkv.shape[0]):
         for r in range(count):
             _norm(x[r], norm, eps, n[r])
@@ -295,8 +299,9 @@ def _layers(x: Any, rows: int, qkv: Any, qkv_bias: Any, out: Any, out_bias: Any,
         for r in range(rows):
             p = lengths[r]
             c, s = (cos[p], sin[p]) if cos.shape[0] else (cos[:0].reshape(-1), sin[:0].reshape(-1))
-            _attend(mixed[r], heads, kv, gains[layer], eps, c, s, keys[layer, r], values[layer, r], p, scores, bits,
-                    powers, looked[r])  # fmt: skip
+            own_keys, own_values = keys[layer, first + r], values[layer, first + r]
+            _attend(mixed[r], heads, kv, gains[layer], eps, c, s, own_keys, own_values, p, scores, bits, powers,
+                    looked[r])  # fmt: skip
         _product(looked, out[layer], out_bias[layer], added, tile)
         for r in range(count):
             for i in range(width):
@@ -315,7 +320,6 @@ def _layers(x: Any, rows: int, qkv: Any, qkv_bias: Any, out: Any, out_bias: Any,
         _product(n, head, head_bias, logits, tile)
     else:
         _product(x, head, head_bias, logits, tile)
-    return logits
 
 
 def _gains(w: Weights) -> Floats:
@@ -382,9 +386,14 @@ class Decoder:
         )  # fmt: skip
         norm = 2 if config.norm == "layernorm" else 1
         self._shape = (config.n_head, norm, int(config.final_norm), config.norm_eps, KINDS[config.mlp])
+        self._row_flops = w.layer_bytes // 2
+        self._threads = cpu_threads()
+        self._pool = ThreadPoolExecutor(self._threads, "decoder")  # its threads start when they are needed
 
     def next(self, x: Floats, keys: Floats, values: Floats, lengths: Ints) -> Floats:
         """Logits [rows, vocab_size] after one more token in each row.
+
+        Many rows are shared out among threads, which wait for each other only at the end.
 
         Args:
             x: the tokens' embeddings [rows, n_embd], overwritten.
@@ -394,7 +403,19 @@ class Decoder:
         rows = len(x)
         if rows > 1 and rows % 4:
             x = np.concatenate((x, np.zeros((-rows % 4, x.shape[1]), np.float32)))
-        return _layers(x, rows, *self._fixed, keys, values, lengths, *self._shape)[:rows]
+        logits = np.empty((len(x), self._fixed[8].shape[1]), np.float32)
+
+        def some(first: int, last: int) -> None:
+            _layers(x[first:last], min(last, rows) - first, *self._fixed, keys, values, lengths[first:], first,
+                    logits[first:last], *self._shape)  # fmt: skip
+
+        shares = max(1, min(self._threads, len(x) // SHARE_ROWS, len(x) * self._row_flops // SHARE_FLOPS))
+        size = -(-len(x) // shares // 4) * 4
+        later = [self._pool.submit(some, at, min(at + size, len(x))) for at in range(size, len(x), size)]
+        some(0, min(size, len(x)))
+        for share in later:
+            share.result()
+        return logits[:rows]
 
 
 def warm() -> None:
