@@ -179,6 +179,13 @@ def test_a_list_of_texts_holds_texts_only(value: str) -> None:
     assert "data.path" in mistake(f"data.path={value}")
 
 
+def test_a_list_of_choices_takes_one_several_and_no_other() -> None:
+    assert compose(["format=gguf"], "export").format == ["gguf"]
+    assert compose(["format=[gguf,onnx]"], "export").format == ["gguf", "onnx"]
+    with pytest.raises(UsageError, match=r"one or more of safetensors, .* or onnx \(did you mean onnx\?\)"):
+        compose(["format=[gguf,onnxx]"], "export")
+
+
 def test_unknown_keys_of_a_mapping_are_named_with_their_place() -> None:
     with pytest.raises(UsageError) as caught:
         build(TrainConfig, {"model": {"n_layr": 2}, "data": 3, "colour": "red"})

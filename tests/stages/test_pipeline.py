@@ -133,3 +133,15 @@ def test_an_unknown_recipe_names_the_nearest(warm) -> None:
     done = warm("pipeline", "recipe=nmaes", code=2)
     assert "names" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_export_of_several_formats_is_there_while_each_is_whole(tmp_path: Path) -> None:
+    from microgpt.checkpoints.folder import write_folder
+    from microgpt.pipeline import is_made
+
+    assert not is_made("export", tmp_path)
+    for name in ("gguf", "onnx"):
+        write_folder(tmp_path / name, {"model": name.encode()}, 1)
+    assert is_made("export", tmp_path)
+    (tmp_path / "onnx" / "model").write_bytes(b"oNnx")
+    assert not is_made("export", tmp_path)

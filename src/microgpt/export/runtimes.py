@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 import numpy as np
 import numpy.typing as npt
@@ -205,7 +205,7 @@ class LlamaCpp:
     def _ask(self, path: str, body: dict[str, Any]) -> Any:
         request = Request(f"{self._address}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
         try:
-            with urlopen(request, timeout=600) as answer:
+            with build_opener(ProxyHandler({})).open(request, timeout=600) as answer:  # never through a proxy
                 return json.load(answer)
         except HTTPError as error:
             raise ModelError(
