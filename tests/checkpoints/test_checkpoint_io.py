@@ -20,6 +20,7 @@ from microgpt.model.gpt import GPT
 from microgpt.tokenizer.char import CharTokenizer
 from microgpt.training.checkpoint_io import FolderCheckpointIO, from_json, read_state, to_json
 from microgpt.training.optimizer import MuonAdamW, make_optimizer
+from microgpt.training.schedule import make_schedule
 
 TOKENIZER = CharTokenizer("abcdef")
 CONFIG = ModelConfig(n_layer=2, n_head=2, n_embd=8, block_size=8, bias=True, norm="layernorm")
@@ -46,7 +47,9 @@ def train(model: GPT, optimizer: MuonAdamW, steps: int) -> list[float]:
 
 def as_lightning_has_it(optimizer: MuonAdamW, **more: Any) -> dict[str, Any]:
     progress = {
-        "step": 3, "tokens": 48, "val": {"val/loss": math.nan}, "best": {"loss": math.inf}, "validated_at": -1,
+        "step": 3, "tokens": 48, "bad_steps": 0, "validated_at": -1, "elapsed_s": 0.5,
+        "schedule": make_schedule(OptimizerConfig(learning_rate=0.01, warmup_steps=0), 9).to_json(),
+        "val": {"val/loss": math.nan}, "best": {"loss": math.inf, "bpb": math.inf, "step": 0},
     }  # fmt: skip
     return {
         "progress": progress,

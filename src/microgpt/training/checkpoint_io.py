@@ -20,6 +20,7 @@ from microgpt.checkpoints.tensors import read_arrays, read_header
 from microgpt.errors import ModelError
 from microgpt.model.gpt import GPT
 from microgpt.tokenizer.base import Tokenizer
+from microgpt.training.schedule import from_json as schedule_from_json
 
 STATE_VERSION = 1
 
@@ -142,6 +143,22 @@ def _for_lightning(state: dict[str, Any], tensors: dict[str, Tensor], weights: d
     return loaded
 
 
+def _check(state: dict[str, Any]) -> None:
+    """Hold the parts of a training state against what they must be; whatever this raises means that they are not."""
+    progress = state["progress"]
+    counts = [progress[name] for name in ("step", "tokens", "bad_steps", "validated_at")]
+    numbers = [progress["elapsed_s"], progress["best"]["loss"], progress["best"]["bpb"], *progress["val"].values()]
+    counts += [progress["best"]["step"]]
+    stages = schedule_from_json(progress["schedule"])
+    stages.factor(progress["step"])
+    for callback in state["callbacks"].values():
+        counts += [callback[name] for name in ("wait_count", "stopped_epoch", "patience") if name in callback]
+        numbers += [float(callback[name]) for name in ("best_score", "smooth_loss") if name in callback]
+    wrong = [v for v in counts if type(v) is not int] + [v for v in numbers if type(v) not in (int, float)]
+    if wrong or progress["step"] < 0:
+        raise TypeError(f"{wrong or progress['step']} is no number that it could hold")
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """training_state.json of a checkpoint.
 
@@ -152,8 +169,10 @@ def read_state(folder: Path) -> dict[str, Any]:
         raw = files.read_json(folder / STATE)
         if raw["version"] > STATE_VERSION:
             raise ModelError(f"{folder} was written by a newer microgpt", "update microgpt")
-        return from_json(raw)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        state = from_json(raw)
+        _check(state)
+        return state
+    except (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"{folder} cannot be resumed from: {STATE} is missing or damaged ({type(error).__name__})",
             "give a checkpoint of a run, not an exported model",
