@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test validate evaluate export pipeline chat-model serve ui reference bench bench-smoke clean
+.PHONY: help setup train test validate evaluate export pipeline chat-model serve ui reference torture audit bench bench-smoke \
+	clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +46,36 @@ chat-model: setup ## train a small chat model and make it the default of `microg
 
 serve: setup ## serve the latest model on 127.0.0.1:8080: a chat page, OpenAI's API, metrics
 	$(BIN)/microgpt serve
+
+ui: setup ## open the MLflow UI on 127.0.0.1:5000
+	$(BIN)/microgpt ui
+
+reference: setup ## train the scalar reference on the embedded names
+	$(BIN)/python -m microgpt.reference --stop-after 200
+
+torture: setup ## the long versions of the fault tests: 200 kills, 10,000 mutated files (half an hour)
+	MICROGPT_TORTURE=1 $(BIN)/python -m pytest tests/faults --durations 15
+
+audit: setup ## look for known holes in the installed packages (needs a network)
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --skip-editable
+
+validate: setup ## check the embedded data and report on it
+	$(BIN)/python -m microgpt.validate
+
+evaluate: setup ## score the latest run
+	$(BIN)/python -m microgpt.evaluate run=latest
+
+export: setup ## export the latest run as safetensors
+	$(BIN)/python -m microgpt.export run=latest
+
+pipeline: setup ## validate, train, evaluate and export the embedded names
+	$(BIN)/python -m microgpt.pipeline recipe=names
+
+chat-model: setup ## train a small chat model and make it the default of `microgpt chat`
+	$(BIN)/python -m microgpt.train experiment=chat
+	$(BIN)/python -m microgpt.export run=latest checkpoint=latest output=$(HOME)/.config/microgpt/default-chat-model
+	@echo "next: $(BIN)/microgpt chat"
 
 ui: setup ## open the MLflow UI on 127.0.0.1:5000
 	$(BIN)/microgpt ui
