@@ -20,8 +20,14 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("number, code", [("SIGTERM", 143), ("SIGKILL", -9)])
+#: kills inside saves and steps are many in test_kills.py
+KILLED = ("inside a validation", "at the start of workers")
+
+
+@pytest.mark.parametrize(
+    "moment, number, code",
+    [*((m, "SIGTERM", 143) for m in MOMENTS), *((m, "SIGKILL", -9) for m in KILLED)],
+)
 def test_a_run_stopped_at_a_bad_moment_goes_on_to_equal_bits(
     warm: Warm, unbroken: Path, tmp_path: Path, moment: str, number: str, code: int
 ) -> None:
