@@ -169,22 +169,6 @@ def test_sending_again_what_is_there_adds_nothing(home: Path) -> None:
     assert mlflow_run(home, home / "run").info.status == "FINISHED"
 
 
-def test_a_registered_model_is_found_by_its_alias(home: Path, warm_anywhere) -> None:
-    words = ["run=run", "register=true", "alias=best", "dtype=f16"]
-    refused = warm_anywhere("export", *words, "format=huggingface", cwd=home, code=2)
-    assert "add format=safetensors" in refused.stderr
-    done = warm_anywhere("export", *words, cwd=home)
-    assert "models:/microgpt@best" in done.stderr
-    code = (
-        "from microgpt.config.schema import TrackingConfig; from microgpt.tracking.registry import registered;"
-        "from microgpt.checkpoints.model import load_weights, open_model;"
-        "opened = open_model(registered('models:/microgpt@best', TrackingConfig())); load_weights(opened);"
-        "print(opened.meta['dtype'])"
-    )
-    found = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, timeout=60)
-    assert found.stdout.strip() == "f16", found.stderr
-
-
 def test_the_proof_of_an_export_is_kept_with_the_run(home: Path, warm_anywhere) -> None:
     pytest.importorskip("onnx")
     warm_anywhere("export", "run=run", "format=onnx", cwd=home)

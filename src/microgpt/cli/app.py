@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +18,10 @@ app = typer.Typer(
 )
 
 ModelDir = Annotated[
-    str, typer.Option("--model-dir", "-m", help="A run, a checkpoint, a model folder, latest or best.")
+    str,
+    typer.Option(
+        "--model-dir", "-m", help="A run, a checkpoint, a model folder, latest, best or models:/NAME@ALIAS."
+    ),
 ]
 
 Temperature = Annotated[float, typer.Option(min=0, max=100, help="0 takes the likeliest token.")]
@@ -57,31 +59,21 @@ def options(
         os.environ["MICROGPT_DEBUG"] = "1"
 
 
-def _model_folder(reference: str) -> Path:
-    """The model directory that a reference means, `models:/name@alias` among them."""
-    if reference.startswith("models:/"):
-        from microgpt.config.schema import TrackingConfig
-        from microgpt.tracking.registry import registered
-
-        return registered(reference, TrackingConfig())
-    from microgpt.runs.find import model_path
-
-    return model_path(reference)
-
-
 def open_reference(reference: str) -> Any:
     """The model that a reference means, opened and checked."""
     from microgpt.checkpoints.model import open_model
+    from microgpt.tracking.registry import model_folder
 
-    return open_model(_model_folder(reference))
+    return open_model(model_folder(reference))
 
 
 def load_reference(reference: str, device: str, slots: int = 8) -> Any:
     """The model that a reference means, ready to write. No torch is imported where there is no GPU."""
     runtime.prepare_process()
     from microgpt.inference.load import load
+    from microgpt.tracking.registry import model_folder
 
-    return load(_model_folder(reference), device, slots)
+    return load(model_folder(reference), device, slots)
 
 
 def print_rows(rows: dict[str, str]) -> None:

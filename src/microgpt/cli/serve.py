@@ -43,7 +43,7 @@ def sources_of(model_dir: str, models: list[str]) -> dict[str, str]:
 def serve(
     model_dir: Annotated[
         str,
-        typer.Option("--model-dir", "-m", help="A run, a model folder, latest or best. [MODEL_DIR, output, latest]"),
+        typer.Option("--model-dir", "-m", help="As for generate. [MODEL_DIR, output, latest]"),
     ] = "",
     model: Annotated[list[str] | None, typer.Option(help="name=folder; may be given again.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; all but loopback need a key.")] = "127.0.0.1",

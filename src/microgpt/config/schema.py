@@ -347,6 +347,11 @@ class ExportConfig:
     )
     register: bool = setting(False, "put the model into MLflow's registry")
     alias: str = setting("best", "alias of the registered model")
+    promote: str = setting(
+        "better",
+        "when the alias moves to the new model: if its validation scores are better, or always",
+        choices=("better", "always"),
+    )
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 

@@ -80,8 +80,9 @@ def run_export(config: ExportConfig, overrides: list[str], output: Path) -> None
     if config.register and run:
         from microgpt.tracking.registry import register
 
-        address = register(targets["safetensors"], run.mlflow_id, config.alias, config.tracking)
-        print(f"registered as {address}", file=sys.stderr)
+        chosen = open_model(targets["safetensors"])
+        said = register(chosen, run.mlflow_id, config.alias, config.promote, config.tracking)
+        print(said, file=sys.stderr)
 
 
 def check_target(target: Path, source: Path) -> None:

@@ -13,10 +13,10 @@ from microgpt.config.schema import SamplingConfig
 from microgpt.errors import MicrogptError, printable
 from microgpt.inference.engine import Request
 from microgpt.inference.load import Model, load
-from microgpt.runs.find import model_path
 from microgpt.serving.metrics import Metrics
 from microgpt.serving.refusal import Refusal, later
 from microgpt.serving.worker import Worker
+from microgpt.tracking.registry import model_folder
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Models:
     """Names and what stands behind them.
 
     Args:
-        sources: for each name a model folder, checkpoint, run folder, `latest` or `best`.
+        sources: for each name a model folder, checkpoint, run folder, `latest`, `best` or `models:/name@alias`.
         capacity: of each model.
         metrics: where the models count.
 
@@ -48,7 +48,7 @@ class Models:
 
     def __init__(self, sources: Mapping[str, str], capacity: Capacity, metrics: Metrics) -> None:
         for source in sources.values():
-            open_model(model_path(source))  # so that a wrong name is told before the server listens
+            open_model(model_folder(source))  # so that a wrong name is told before the server listens
         self.sources, self.capacity, self.metrics = dict(sources), capacity, metrics
         self.workers: dict[str, Worker] = {}
         self.failure: Exception | None = None
@@ -143,7 +143,7 @@ class Models:
 
 def warm_model(source: str, capacity: Capacity) -> Model:
     """A model whose code is compiled: it has written a few tokens, of one sequence and of two."""
-    model = load(source, capacity.device, capacity.slots, compiled="now")
+    model = load(model_folder(source), capacity.device, capacity.slots, compiled="now")
     sampling = SamplingConfig(max_new_tokens=3)
     bos = model.tokenizer.bos
     for count in (1, min(2, capacity.slots)):
