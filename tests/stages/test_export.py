@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 
 from microgpt.checkpoints.folder import find, verify
 from microgpt.checkpoints.model import open_model
+from microgpt.export.card import UNKNOWN
 from microgpt.export.formats import FORMATS
 from microgpt.export.proof import prove
 from microgpt.export.runtimes import Own
+from microgpt.files import sha256_file, shipped
 
 pytestmark = pytest.mark.slow
 
@@ -42,16 +45,63 @@ def test_an_export_gives_the_logits_of_the_checkpoint(warm_anywhere, trained: Pa
     assert f"--model-dir exports/{dtype}" in done.stderr
 
 
-def test_the_card_says_data_config_scores_and_the_proof(warm_anywhere, trained: Path) -> None:
+def test_the_card_says_data_config_curves_scores_samples_use_limits_and_the_proof(
+    warm_anywhere, trained: Path
+) -> None:
     warm_anywhere("export", "run=outputs/two", "output=exports/card", "tracking=off", cwd=trained)
-    card = (trained / "exports" / "card" / "README.md").read_text()
-    for section in ("## Data", "## Scores", "## Config", "## Proof"):
-        assert section in card
-    assert "names.txt" in card
+    folder = trained / "exports" / "card"
+    card = (folder / "README.md").read_text()
+    for section in ("Data", "Scores", "Curves", "Samples", "Config", "Use", "Limits", "Proof"):
+        assert f"\n## {section}\n" in card
+    digest = sha256_file(shipped("corpora") / "names.txt")
+    assert f"`names.txt`, 50,860 bytes, sha256 `{digest}`; licence: MIT, written by this project" in card
     assert "trainer.max_steps=160" in card
     assert "val/loss" in card
+    assert "![loss by step](loss.png)" in card
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    (*_, last) = (trained / "outputs" / "two" / "samples.jsonl").read_text().splitlines()
+    assert all(f"\n{text}\n" in card for text in json.loads(last)["samples"])
+    for command in ("generate --model-dir", "serve --model-dir", "python -c", "format=[huggingface,gguf,onnx]"):
+        assert command in card
     assert "log-probabilities differ by at most 0 nats" in card
-    assert str(trained) not in card, "a card is given to others: it holds no path of this machine"
+    for file in ("README.md", "meta.json", "proof.json"):
+        text = (folder / file).read_text()
+        assert str(trained) not in text, "an export is given to others: it holds no path of this machine"
+        assert str(shipped("corpora")) not in text
+    assert "tracking." not in card
+
+
+def test_every_source_of_a_mixture_has_its_own_licence(warm_anywhere, small: list[str], trained: Path) -> None:
+    (trained / "own.txt").write_text("\n".join(f"a line of my own, number {i}" for i in range(200)) + "\n")
+    mixture = f"data.mixture=[names:0.5,{trained}/own.txt:0.5]"
+    words = [*small, mixture, "trainer.max_steps=4", "hydra.run.dir=outputs/mixed", "tracking=off"]
+    warm_anywhere("train", *words, cwd=trained)
+    warm_anywhere("export", "run=outputs/mixed", "output=exports/mixed", "tracking=off", cwd=trained)
+    card = (trained / "exports" / "mixed" / "README.md").read_text()
+    found = {line.split("`")[1]: line.partition("licence: ")[2] for line in card.splitlines() if "licence: " in line}
+    assert found == {"names.txt": "MIT, written by this project", "own.txt": UNKNOWN}
+    assert "mixed by weight: names:0.5, own.txt:0.5" in card
+    assert str(trained) not in card
+
+
+def test_scores_and_samples_of_another_checkpoint_are_left_out(warm_anywhere, trained: Path) -> None:
+    words = ["run=[outputs/one]", "tracking=off", "sampling.num_samples=2", "sampling.max_new_tokens=5"]
+    warm_anywhere("evaluate", *words, cwd=trained)
+    path = trained / "outputs" / "one" / "evaluation.json"
+    found = json.loads(path.read_text())
+    export = ["run=outputs/one", "output=exports/judged", "tracking=off"]
+    warm_anywhere("export", *export, cwd=trained)
+    card = trained / "exports" / "judged" / "README.md"
+    assert f"whole validation set: loss {found['loss']:.4f}" in card.read_text()
+    found["checkpoint"], found["samples"] = "outputs/one/checkpoints/step-000001", ["```", "another"]
+    path.write_text(json.dumps(found))
+    warm_anywhere("export", *export, cwd=trained)
+    assert "whole validation set" not in card.read_text()
+    assert "another" not in card.read_text()
+    found["checkpoint"] = str(find(trained / "outputs" / "one" / "checkpoints", "best"))
+    path.write_text(json.dumps(found))
+    warm_anywhere("export", *export, cwd=trained)
+    assert "\n````\n```\nanother\n````\n" in card.read_text(), "a sample cannot end its fence"
 
 
 def test_an_export_takes_no_optimizer_nor_training_state_along(warm_anywhere, trained: Path) -> None:

@@ -175,7 +175,7 @@ def test_the_proof_of_an_export_is_kept_with_the_run(home: Path, warm_anywhere) 
     run, client = mlflow_run(home, home / "run"), store(home)
     assert run.data.metrics["export/onnx_f32_max_difference"] < 1e-4
     names = [a.path for a in client.list_artifacts(run.info.run_id, "export/onnx_f32")]
-    assert names == ["export/onnx_f32/README.md", "export/onnx_f32/proof.json"]
+    assert names == [f"export/onnx_f32/{name}" for name in ("README.md", "loss.png", "proof.json")]
     proof = json.loads((home / "run" / "export" / "onnx-f32" / "proof.json").read_text())
     assert proof["runtime"].startswith("onnxruntime ")
     assert proof["files"]["model.onnx"]["bytes"] > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from microgpt import runtime
 from microgpt.config.main import stage_main
@@ -29,6 +29,7 @@ def run_export(config: ExportConfig, overrides: list[str], output: Path) -> None
     from microgpt.export.formats import FORMATS, wanted_formats
     from microgpt.export.write import CARD, PROOF, export_model
     from microgpt.files import folder_bytes, human_bytes
+    from microgpt.runs.curves import loss_picture
     from microgpt.runs.find import Run, model_path
     from microgpt.runs.folder import RUN, read_config, read_run
     from microgpt.tracking.results import log_results
@@ -39,7 +40,7 @@ def run_export(config: ExportConfig, overrides: list[str], output: Path) -> None
     home = source.resolve().parent.parent
     run = Run(source.parent.parent, read_run(home)) if (home / RUN).exists() else None
     trained: TrainConfig | None = build(TrainConfig, migrated(read_config(home))) if run else None
-    facts: dict[str, Any] = run.facts if run else {}
+    pictures = loss_picture(run.path) if run else {}
     if config.output:
         base = Path(config.output).expanduser()
         targets = {name: base / name if names[1:] else base for name in names}
@@ -55,9 +56,9 @@ def run_export(config: ExportConfig, overrides: list[str], output: Path) -> None
         raise UsageError("register=true registers a model directory", "add format=safetensors")
     for name in names:
         form, target, label = FORMATS[name], targets[name], f"{name}_{config.dtype}"
-        card = model_card(opened, trained, facts, run.path if run else None, form)
+        card = model_card(opened, trained, run, form, pictures)
         sampling = trained.sampling if trained else SamplingConfig()
-        proof = export_model(opened, target, name, config.dtype, card, sampling)
+        proof = export_model(opened, target, name, config.dtype, card, sampling, pictures)
         difference = proof.get("max_difference")
         if run:
             log_results(
@@ -65,7 +66,7 @@ def run_export(config: ExportConfig, overrides: list[str], output: Path) -> None
                 run.path.name,
                 run_id=run.mlflow_id,
                 metrics={f"export/{label}_max_difference": difference} if difference is not None else {},
-                artifacts=[target / CARD, target / PROOF],
+                artifacts=[target / CARD, target / PROOF, *(target / picture for picture in pictures)],
                 folder=f"export/{label}",
             )
         if config.tracking.progress:

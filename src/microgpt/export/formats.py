@@ -34,6 +34,7 @@ class Format:
         open: loads them into what they are for; None where that is not installed and the files were read back
             number by number instead.
         use, chat: the command that the reader types next, with {target} for the folder.
+        more: further commands that load it.
         card_head: lines that the model card must begin with.
         gelu: the least tolerance for a model with GELU, where the reader computes that another way.
     """
@@ -45,6 +46,7 @@ class Format:
     open: Callable[[ModelFolder, Path, str], Runtime | None]
     use: str
     chat: str
+    more: tuple[str, ...] = ()
     card_head: tuple[str, ...] = ()
     gelu: float = 0.0
 
@@ -71,6 +73,11 @@ FORMATS = {
         open=lambda folder, target, dtype: Own(open_model(target)),
         use="microgpt generate --model-dir {target}",
         chat="microgpt chat --model-dir {target}",
+        more=(
+            "microgpt serve --model-dir {target}",
+            "python -c \"import microgpt; print(microgpt.load('{target}').generate()[0])\"",
+            "python -m microgpt.export run={target} 'format=[huggingface,gguf,onnx]' output=exports",
+        ),
     ),
     "huggingface": Format(
         tolerance={"f32": 5e-4, **ROUNDED},
@@ -80,6 +87,7 @@ FORMATS = {
         open=lambda folder, target, dtype: Transformers(target),
         use=PIPELINE + "(''))\"",
         chat=PIPELINE + "([{{'role': 'user', 'content': 'Hello'}}]))\"",
+        more=("microgpt import {target} my-model",),
         card_head=("---", "library_name: transformers", "pipeline_tag: text-generation", "---", ""),
     ),
     "gguf": Format(
@@ -90,6 +98,7 @@ FORMATS = {
         open=_open_gguf,
         use="llama-completion -m {target}/model.gguf",
         chat="llama-cli -m {target}/model.gguf",
+        more=("llama-server -m {target}/model.gguf", "ollama create my-model -f {target}/Modelfile"),
         gelu=ROUNDED["f16"],  # by its tanh form, from a table of f16
     ),
     "onnx": Format(

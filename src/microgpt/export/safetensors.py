@@ -20,5 +20,11 @@ def write_safetensors(folder: ModelFolder, target: Path, dtype: str, sampling: S
         sampling: has no place in this format.
     """
     keep = {key: value for key, value in folder.meta.items() if key in KEPT}
+    if "sources" in keep.get("data", {}):  # where they lay is of no use to others, and is theirs to know least
+        named = [
+            {**s, "path": s["path"] if s.get("format") == "hub" else Path(s["path"]).name}
+            for s in keep["data"]["sources"]
+        ]
+        keep["data"] = {**keep["data"], "sources": named}
     for name, content in model_files(load_weights(folder), folder.tokenizer, keep, dtype).items():
         (target / name).write_bytes(content)

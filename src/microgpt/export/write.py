@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from microgpt import files
@@ -17,7 +19,13 @@ CARD, PROOF = "README.md", "proof.json"
 
 
 def export_model(
-    folder: ModelFolder, target: Path, name: str, dtype: str, card: str, sampling: SamplingConfig
+    folder: ModelFolder,
+    target: Path,
+    name: str,
+    dtype: str,
+    card: str,
+    sampling: SamplingConfig,
+    beside: Mapping[str, bytes] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Write a model in a format and prove that what the format is for computes the same.
 
@@ -28,6 +36,7 @@ def export_model(
         dtype: number format of the weights, one of the format's.
         card: text of the model card; the proof is added to it.
         sampling: how the reader should draw, where the format can say so.
+        beside: further files by name, such as the pictures of the card.
 
     Returns:
         The proof: runtime, what was compared, the largest difference, size and sha256 of each file.
@@ -46,6 +55,8 @@ def export_model(
             proof: dict[str, Any] = {"runtime": "the gguf package, llama.cpp (xllamacpp) is not installed"}
         else:
             proof = prove(folder, Own(folder), runtime, form.allowed(folder, dtype))
+        for file, content in beside.items():
+            (trial / file).write_bytes(content)
         proof = {"format": name, "dtype": dtype, **proof, "files": files_of(trial)}
         (trial / CARD).write_text(card + proof_text(proof), encoding="utf-8")
         files.write_json(trial / PROOF, proof)

@@ -20,8 +20,9 @@ from typing import Any
 
 from microgpt import files
 from microgpt.errors import ModelError
+from microgpt.runs.curves import PICTURE, loss_figure
 from microgpt.runs.find import MLFLOW
-from microgpt.runs.folder import KILLED, METRICS, RUNNING, SAMPLES, read_config, read_lines, read_metrics, read_run
+from microgpt.runs.folder import KILLED, METRICS, RUNNING, SAMPLES, read_config, read_lines, read_run
 from microgpt.runtime import quiet_libraries
 from microgpt.tracking.stale import FOLDER, LOCK, mend, owner_tags, send_rest
 from microgpt.tracking.start import PARENT
@@ -206,20 +207,9 @@ class RunFeeder:
         self.client.set_terminated(self.run_id, status)
 
     def _plot(self) -> None:
-        metrics = read_metrics(self.folder)
-        if "train/loss" not in metrics:
-            return
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(8, 5), layout="constrained")
-        axes = figure.subplots()
-        for key, label in (("train/loss", "train"), ("val/loss", "validation")):
-            points = sorted(metrics.get(key, {}).items())
-            axes.plot([p[0] for p in points], [p[1] for p in points], label=label, linewidth=1)
-        axes.set_xlabel("step")
-        axes.set_ylabel("loss, nats a token")
-        axes.legend()
-        self.client.log_figure(self.run_id, figure, "loss.png")
+        figure = loss_figure(self.folder)
+        if figure is not None:
+            self.client.log_figure(self.run_id, figure, PICTURE)
 
     def run(self) -> int:
         """Feed until the run has ended and everything is sent; 1 where the store could not be reached."""
