@@ -60,29 +60,6 @@ audit: setup ## look for known holes in the installed packages (needs a network)
 	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --skip-editable
 
-validate: setup ## check the embedded data and report on it
-	$(BIN)/python -m microgpt.validate
-
-evaluate: setup ## score the latest run
-	$(BIN)/python -m microgpt.evaluate run=latest
-
-export: setup ## export the latest run as safetensors
-	$(BIN)/python -m microgpt.export run=latest
-
-pipeline: setup ## validate, train, evaluate and export the embedded names
-	$(BIN)/python -m microgpt.pipeline recipe=names
-
-chat-model: setup ## train a small chat model and make it the default of `microgpt chat`
-	$(BIN)/python -m microgpt.train experiment=chat
-	$(BIN)/python -m microgpt.export run=latest checkpoint=latest output=$(HOME)/.config/microgpt/default-chat-model
-	@echo "next: $(BIN)/microgpt chat"
-
-ui: setup ## open the MLflow UI on 127.0.0.1:5000
-	$(BIN)/microgpt ui
-
-reference: setup ## train the scalar reference on the embedded names
-	$(BIN)/python -m microgpt.reference --stop-after 200
-
 bench: setup ## measure everything and write benchmarks/RESULTS.md (half an hour, on a quiet machine)
 	$(BIN)/python benchmarks/run_all.py
 
