@@ -18,11 +18,13 @@ from safetensors.torch import load_file, save_file
 import microgpt
 from microgpt.checkpoints.folder import verify
 from microgpt.checkpoints.model import ModelFolder, load_weights, open_model, read_weights
+from microgpt.config.schema import SamplingConfig
 from microgpt.errors import ModelError, UsageError
 from microgpt.export.huggingface import write_huggingface
 from microgpt.export.importing import import_model
 from microgpt.export.proof import TORTURE, prove
-from microgpt.export.runtimes import Own, Transformers
+from microgpt.export.runtimes import Own, Transformers, installed
+from microgpt.export.write import export_model
 
 from .conftest import SHAPES, Make, texts
 
@@ -172,7 +174,6 @@ def test_a_text_ends_where_the_source_ends_it(llama: Path, tmp_path: Path) -> No
     assert ends <= {"end", "length"}
     with torch.no_grad():
         weights.head[1] = 100 * weights.hidden(torch.tensor([[0]]))[0, -1]
-    from microgpt.config.schema import SamplingConfig
     from microgpt.inference.generate import generate
     from microgpt.inference.torch_backend import engine_of
 
@@ -239,6 +240,9 @@ def test_known_ways_to_divide_text_are_kept(kind: str, llama: Path, tmp_path: Pa
     opened = import_model(llama, tmp_path / "ours")
     assert opened.tokenizer.encode(TORTURE) == fast.encode(TORTURE).ids
     assert opened.tokenizer.decode(opened.tokenizer.encode(TORTURE)) == TORTURE
+    if installed("gguf") and installed("xllamacpp"):  # llama.cpp knows each of them by a name
+        proof = export_model(opened, tmp_path / "gguf", "gguf", "f32", "# a card\n", SamplingConfig())
+        assert proof["text_tokens"] > 100
 
 
 # ---- prior art's own directory
