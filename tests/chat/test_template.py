@@ -91,7 +91,7 @@ def test_the_card_says_where_ids_differ(
     from microgpt.export.formats import FORMATS
 
     opened = open_model(save_model(tmp_path / "model", random_model(tokenizer), tokenizer))
-    card = " ".join(model_card(opened, None, {}, None, FORMATS["safetensors"]).split())
+    card = " ".join(model_card(opened, None, None, FORMATS["safetensors"], []).split())
     assert "control token" in card
     assert "chat_template" in card or "chat template" in card
 

@@ -83,7 +83,7 @@ def register(
         holder = None
     moves, why = _promoted(tags, None if holder is None else holder.tags, promote)
     said = f"registered as version {made.version} of {name}"
-    if not moves:
+    if holder is not None and not moves:
         return f"{said}; {SCHEME}{name}@{alias} stays version {holder.version}: {why} (promote=always moves it)"
     client.set_registered_model_alias(name, alias, made.version)
     return f"{said}, now {SCHEME}{name}@{alias}: {why}"

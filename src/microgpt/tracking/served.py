@@ -23,7 +23,9 @@ class ServedModel(PythonModel):
         """Load the model directory that lies beside this file."""
         self.model, self.lock = microgpt.load(context.artifacts["model"]), Lock()
 
-    def predict(self, context: Any, model_input: pandas.DataFrame, params: dict[str, Any] | None = None) -> list[str]:
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the base declares that it returns nothing
+        self, context: Any, model_input: pandas.DataFrame, params: dict[str, Any] | None = None
+    ) -> list[str]:
         """One text for each row.
 
         Args:
