@@ -25,6 +25,7 @@ SCRIPTS = (
     "first_token",
     "serve_load",
     "same_answer",
+    "locked_store",
 )
 MORE = ("val_loss_at_equal_time", "curves", "seconds_a_step")
 HEAD = """# Results

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from microgpt.config.schema import ModelConfig
 from microgpt.inference import steps_numpy
-from microgpt.inference.weights import Floats, Weights
+from microgpt.inference.weights import Floats, Weights, fold
 
 PATIENCE = 64  # tokens that NumPy decodes before numba is loaded
 
@@ -144,7 +143,13 @@ class LightBackend:
 
 
 def _load_compiled() -> None:
-    with suppress(ImportError):
-        from microgpt.inference import steps_numba
-
-        steps_numba.warm()
+    """Load every compiled function, compiling where the cache has none: run once what a tiny model needs."""
+    shape = ModelConfig(n_layer=1, n_head=1, n_embd=2, block_size=4, mlp="relu", mlp_hidden=2, qk_norm=False)
+    names = ("attn_wq", "attn_wk", "attn_wv", "attn_wo", "mlp_fc1", "mlp_fc2")
+    tensors = {f"layer0.{name}": np.zeros((2, 2), np.float32) for name in names}
+    tensors |= {name: np.zeros((2, 2), np.float32) for name in ("wte", "lm_head")}
+    backend = LightBackend(fold(shape, tensors), 2, "now")
+    backend.prefill(0, [0])
+    backend.decode([0])
+    backend.prefill(1, [0, 0])
+    backend.decode([0, 0])

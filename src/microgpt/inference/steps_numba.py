@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from microgpt.config.schema import ModelConfig
 from microgpt.inference.kernels import activate_rows, causal_softmax, decode_rows, norm_rows, place_rows
 from microgpt.inference.steps_numpy import Ints
-from microgpt.inference.weights import Floats, Weights, fold
+from microgpt.inference.weights import Floats, Weights
 from microgpt.runtime import cpu_threads
 
 CHUNK = 64  # queries of a prompt at a time
@@ -114,19 +113,3 @@ class Decoder:
         for share in later:
             share.result()
         return logits[:rows]
-
-
-def warm() -> None:
-    """Load every compiled function, compiling where the cache has none: run once what a tiny model needs."""
-    from microgpt.inference.light import LightBackend
-
-    shape = ModelConfig(n_layer=1, n_head=1, n_embd=2, block_size=4, mlp="relu", mlp_hidden=2, qk_norm=False)
-    names = ("attn_wq", "attn_wk", "attn_wv", "attn_wo", "mlp_fc1", "mlp_fc2")
-    tensors = {f"layer0.{name}": np.zeros((2, 2), np.float32) for name in names}
-    tensors |= {name: np.zeros((2, 2), np.float32) for name in ("wte", "lm_head")}
-    backend = LightBackend(fold(shape, tensors), 2, "now")
-    backend.prefill(0, [0])
-    backend.decode([0])
-    backend.prefill(0, [0, 0])
-    backend.prefill(1, [0])
-    backend.decode([0, 0])
