@@ -124,46 +124,67 @@ def times_row(x: Any, matrix: Any, first: int, last: int, bias: Any, out: Any) -
 
 
 @compiled
-def product(x: Any, matrix: Any, bias: Any, out: Any, tile: Any) -> None:
-    """out = x @ matrix + bias for one row, or for a multiple of four rows.
+def product(x: Any, matrix: Any, bias: Any, out: Any, tile: Any, block: Any) -> None:
+    """out = x @ matrix + bias for any number of rows.
 
-    A tile of 4 rows by 128 columns stays in the first cache while the matrix streams by. BLAS packs the matrix
-    first, which for few rows costs as much as the product itself.
+    A tile of 4 rows by 128 columns stays in the first cache while the matrix streams by. BLAS packs the matrix first,
+    which for few rows costs as much as the product itself; here that is done for many rows only, in `block`
+    [as many rows as the matrix, 128], which stays in the second cache.
     """
     rows, size = x.shape
     columns = matrix.shape[1]
-    whole = columns - columns % 128 if rows > 1 else 0
+    fours = rows - rows % 4 if rows > 1 else 0
+    whole = columns - columns % 128 if fours else 0
     for c in range(0, whole, 128):
-        for r in range(0, rows, 4):
-            for j in range(512):
-                tile[j] = np.float32(0)
-            x0, x1, x2, x3 = x[r], x[r + 1], x[r + 2], x[r + 3]
-            for k in range(0, size - 3, 4):
-                a00, a01, a02, a03 = x0[k], x0[k + 1], x0[k + 2], x0[k + 3]
-                a10, a11, a12, a13 = x1[k], x1[k + 1], x1[k + 2], x1[k + 3]
-                a20, a21, a22, a23 = x2[k], x2[k + 1], x2[k + 2], x2[k + 3]
-                a30, a31, a32, a33 = x3[k], x3[k + 1], x3[k + 2], x3[k + 3]
-                m0, m1 = matrix[k, c : c + 128], matrix[k + 1, c : c + 128]
-                m2, m3 = matrix[k + 2, c : c + 128], matrix[k + 3, c : c + 128]
+        if block.shape[0]:
+            for k in range(size):
+                source, target = matrix[k, c : c + 128], block[k]
                 for j in range(128):
-                    b0, b1, b2, b3 = m0[j], m1[j], m2[j], m3[j]
-                    tile[j] += a00 * b0 + a01 * b1 + a02 * b2 + a03 * b3
-                    tile[128 + j] += a10 * b0 + a11 * b1 + a12 * b2 + a13 * b3
-                    tile[256 + j] += a20 * b0 + a21 * b1 + a22 * b2 + a23 * b3
-                    tile[384 + j] += a30 * b0 + a31 * b1 + a32 * b2 + a33 * b3
-            for k in range(size - size % 4, size):
-                for i in range(4):
-                    for j in range(128):
-                        tile[128 * i + j] += x[r + i, k] * matrix[k, c + j]
+                    target[j] = source[j]
+            tiles(x, fours, block, 0, bias, c, out, tile)
+        else:
+            tiles(x, fours, matrix, c, bias, c, out, tile)
+    if whole < columns:
+        for r in range(fours):
+            times_row(x[r], matrix, whole, columns, bias, out[r])
+    for r in range(fours, rows):
+        times_row(x[r], matrix, 0, columns, bias, out[r])
+
+
+@compiled
+def tiles(x: Any, rows: int, matrix: Any, first: int, bias: Any, c: int, out: Any, tile: Any) -> None:
+    """128 columns of a product, from `first` in the matrix and from `c` in the result, four rows at a time."""
+    size = x.shape[1]
+    for r in range(0, rows, 4):
+        for j in range(512):
+            tile[j] = np.float32(0)
+        x0, x1, x2, x3 = x[r], x[r + 1], x[r + 2], x[r + 3]
+        for k in range(0, size - 3, 4):
+            a00, a01, a02, a03 = x0[k], x0[k + 1], x0[k + 2], x0[k + 3]
+            a10, a11, a12, a13 = x1[k], x1[k + 1], x1[k + 2], x1[k + 3]
+            a20, a21, a22, a23 = x2[k], x2[k + 1], x2[k + 2], x2[k + 3]
+            a30, a31, a32, a33 = x3[k], x3[k + 1], x3[k + 2], x3[k + 3]
+            m0, m1 = matrix[k, first : first + 128], matrix[k + 1, first : first + 128]
+            m2, m3 = matrix[k + 2, first : first + 128], matrix[k + 3, first : first + 128]
+            for j in range(128):
+                b0, b1, b2, b3 = m0[j], m1[j], m2[j], m3[j]
+                tile[j] += a00 * b0 + a01 * b1 + a02 * b2 + a03 * b3
+                tile[128 + j] += a10 * b0 + a11 * b1 + a12 * b2 + a13 * b3
+                tile[256 + j] += a20 * b0 + a21 * b1 + a22 * b2 + a23 * b3
+                tile[384 + j] += a30 * b0 + a31 * b1 + a32 * b2 + a33 * b3
+        for k in range(size - size % 4, size):
+            m = matrix[k, first : first + 128]
             for i in range(4):
                 for j in range(128):
-                    out[r + i, c + j] = tile[128 * i + j]
-                if bias.shape[0]:
-                    for j in range(128):
-                        out[r + i, c + j] += bias[c + j]
-    if whole < columns:
-        for r in range(rows):
-            times_row(x[r], matrix, whole, columns, bias, out[r])
+                    tile[128 * i + j] += x[r + i, k] * m[j]
+        for i in range(4):
+            row = out[r + i, c : c + 128]
+            if bias.shape[0]:
+                for j in range(128):
+                    row[j] = tile[128 * i + j] + bias[c + j]
+            else:
+                for j in range(128):
+                    row[j] = tile[128 * i + j]
 
 
 @compiled
@@ -280,32 +301,32 @@ def decode_rows(x: Any, rows: int, qkv: Any, qkv_bias: Any, out: Any, out_bias: 
     scores = np.empty(keys.shape[4], np.float32)
     bits = scores.view(np.int32)
     powers = np.empty(max(keys.shape[4], down.shape[1]), np.int32)
-    tile = np.empty(512, np.float32)
+    tile, block = np.empty(512, np.float32), np.empty((0, 128), np.float32)
     for layer in range(qkv.shape[0]):
         for r in range(count):
             norm_row(x[r], norm, eps, n[r])
-        product(n, qkv[layer], qkv_bias[layer], mixed, tile)
+        product(n, qkv[layer], qkv_bias[layer], mixed, tile, block)
         for r in range(rows):
             p = lengths[r]
             c, s = (cos[p], sin[p]) if cos.shape[0] else (cos[:0].reshape(-1), sin[:0].reshape(-1))
             own_keys, own_values = keys[layer, first + r], values[layer, first + r]
             attend_row(mixed[r], heads, kv, gains[layer], eps, c, s, own_keys, own_values, p, scores, bits, powers,
                     looked[r])  # fmt: skip
-        product(looked, out[layer], out_bias[layer], added, tile)
+        product(looked, out[layer], out_bias[layer], added, tile, block)
         for r in range(count):
             for i in range(width):
                 x[r, i] += added[r, i]
             norm_row(x[r], norm, eps, n[r])
-        product(n, up[layer], up_bias[layer], inner, tile)
+        product(n, up[layer], up_bias[layer], inner, tile, block)
         for r in range(rows):
             activate_row(inner[r], mlp, hidden[r], hidden_bits[r], powers)
-        product(hidden, down[layer], down_bias[layer], added, tile)
+        product(hidden, down[layer], down_bias[layer], added, tile, block)
         for r in range(count):
             for i in range(width):
                 x[r, i] += added[r, i]
     if final:
         for r in range(count):
             norm_row(x[r], norm, eps, n[r])
-        product(n, head, head_bias, logits, tile)
+        product(n, head, head_bias, logits, tile, block)
     else:
-        product(x, head, head_bias, logits, tile)
+        product(x, head, head_bias, logits, tile, block)

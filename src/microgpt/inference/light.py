@@ -100,10 +100,7 @@ class LightBackend:
         return x
 
     def _times(self, x: Floats, matrix: Floats, biases: Floats | None, layer: int) -> Floats:
-        y = x @ matrix
-        if biases is not None:
-            y += biases[layer]
-        return y
+        return self._steps.times(x, matrix, None if biases is None else biases[layer])
 
     def _mlp(self, x: Floats, layer: int) -> Floats:
         w, steps = self.weights, self._steps
@@ -113,10 +110,7 @@ class LightBackend:
     def _logits(self, x: Floats) -> Floats:
         if self.config.final_norm:
             x = self._steps.normed(x, self._norm, self.config.norm_eps)
-        logits = x @ self.weights.head
-        if self.weights.head_bias is not None:
-            logits += self.weights.head_bias
-        return logits
+        return self._steps.times(x, self.weights.head, self.weights.head_bias)
 
     # ---- from NumPy to numba
 

@@ -6,12 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from microgpt.inference.kernels import activate_rows, causal_softmax, decode_rows, norm_rows, place_rows
+from microgpt.inference.kernels import activate_rows, causal_softmax, decode_rows, norm_rows, place_rows, product
 from microgpt.inference.steps_numpy import Ints
 from microgpt.inference.weights import Floats, Weights
 from microgpt.runtime import cpu_threads
 
 CHUNK = 64  # queries of a prompt at a time
+PACKED_ROWS = 32  # so many rows are worth packing the matrix for
 SHARE_ROWS = 8  # a thread must have so many rows, and so much to do, to be worth waking
 SHARE_FLOPS = 20_000_000
 KINDS = {"relu": 0, "relu2": 1, "gelu": 2, "swiglu": 3, "gelu_tanh": 4}
@@ -28,6 +29,14 @@ def _gains(w: Weights) -> Floats:
 
 def _angles(w: Weights) -> tuple[Floats, Floats]:
     return (_NONE2, _NONE2) if w.cos is None or w.sin is None else (w.cos, w.sin)
+
+
+def times(x: Floats, matrix: Floats, bias: Floats | None) -> Floats:
+    """As in `steps_numpy`."""
+    out = np.empty((len(x), matrix.shape[1]), np.float32)
+    block = np.empty((len(matrix) if len(x) >= PACKED_ROWS else 0, 128), np.float32)
+    product(x, matrix, _NONE if bias is None else bias, out, np.empty(512, np.float32), block)
+    return out
 
 
 def normed(x: Floats, kind: int, eps: float) -> Floats:

@@ -13,6 +13,14 @@ from microgpt.inference.weights import Floats, Weights
 Ints = npt.NDArray[np.int64]
 
 
+def times(x: Floats, matrix: Floats, bias: Floats | None) -> Floats:
+    """x @ matrix + bias."""
+    y = x @ matrix
+    if bias is not None:
+        y += bias
+    return y
+
+
 def normed(x: Floats, kind: int, eps: float) -> Floats:
     """Rows of x [n, width] with mean square 1 (kind 1), or mean 0 and variance 1 (kind 2)."""
     if kind == 2:
