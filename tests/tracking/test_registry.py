@@ -101,6 +101,7 @@ def serving(home: Path, *words: str) -> Iterator[Callable[[str, Any], Any]]:
     """A server of whatever kind; ask it until it answers."""
     port = free_port()
     env = {**os.environ, "MLFLOW_TRACKING_URI": "sqlite:///mlruns/mlflow.db", "OMP_NUM_THREADS": "1"}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"  # MLflow starts `uvicorn` by its name
     with open(home / "server.txt", "w") as log:
         command = [sys.executable, "-m", *words, "--port", str(port)]
         process = subprocess.Popen(command, cwd=home, env=env, stdout=log, stderr=log, start_new_session=True)

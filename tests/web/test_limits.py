@@ -84,12 +84,12 @@ def test_an_answer_that_does_not_begin_in_time_is_408(serving) -> None:
 
 def test_load_over_the_limit_is_turned_away_at_once(serving) -> None:
     server = serving(concurrency=2)
-    with ThreadPoolExecutor(2) as pool:
-        held = [pool.submit(httpx.get, server.url + "/slow/3", timeout=60) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool, httpx.Client(timeout=60) as client:
+        held = [pool.submit(httpx.get, server.url + "/slow/10", timeout=60) for _ in range(2)]
         until = time.monotonic() + 30
-        answer = httpx.get(server.url + "/slow/0")
+        answer = client.get(server.url + "/slow/0")
         while answer.status_code == 200 and time.monotonic() < until:
-            answer = httpx.get(server.url + "/slow/0")
+            answer = client.get(server.url + "/slow/0")
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
         assert httpx.get(server.url + "/health").status_code == 200
