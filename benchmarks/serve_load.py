@@ -105,7 +105,6 @@ def servers(folder: ModelFolder, smoke: bool) -> dict[str, tuple[list[str], int,
 
 def main() -> None:
     given = arguments(__doc__ or "", 3)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # on two cores that a client shares, more threads are slower
     for preset in ("tiny",) if given.smoke else ("small", "medium", "large"):
         measure(preset, given.rounds, given.smoke)
 
@@ -122,7 +121,7 @@ def measure(preset: str, rounds: int, smoke: bool) -> None:
             stack.enter_context(serving(command, port))
             print(f"{preset}: {name} is up", file=sys.stderr, flush=True)
         for _, port, model in running.values():
-            load(port, model, 2, 8)  # all warm
+            load(port, model, sizes[-1], tokens)  # all warm, memory for every stream too
         for _ in range(rounds):
             for streams in sizes:
                 for name, (_, port, model) in running.items():
