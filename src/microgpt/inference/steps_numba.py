@@ -20,11 +20,11 @@ _NONE = np.empty(0, np.float32)
 _NONE2 = np.empty((0, 0), np.float32)
 
 
-def _gains(w: Weights) -> Floats:
-    """Gains of queries and keys, [n_layer, 2, head width], or [n_layer, 2, 0] without them."""
+def _gains(w: Weights, layer: int) -> Floats:
+    """Gains of a layer's queries and keys, [2, head width], or [2, 0] without them."""
     if w.q_gain is None or w.k_gain is None:
-        return np.empty((w.config.n_layer, 2, 0), np.float32)
-    return np.stack((w.q_gain, w.k_gain), axis=1)
+        return np.empty((2, 0), np.float32)
+    return np.stack((w.q_gain[layer], w.k_gain[layer]))
 
 
 def _angles(w: Weights) -> tuple[Floats, Floats]:
@@ -47,7 +47,7 @@ def normed(x: Floats, kind: int, eps: float) -> Floats:
 def attend_prompt(qkv: Floats, w: Weights, layer: int, keys: Floats, values: Floats, last: bool) -> Floats:
     """As in `steps_numpy`; qkv is overwritten."""
     count, config, width, kv = len(qkv), w.config, w.head_width, w.n_kv_head
-    place_rows(qkv, config.n_head, kv, width, _gains(w)[layer], config.norm_eps, *_angles(w))
+    place_rows(qkv, config.n_head, kv, width, _gains(w, layer), config.norm_eps, *_angles(w))
     parts = qkv.reshape(count, -1, width)
     keys[:, :, :count] = parts[:, config.n_head : config.n_head + kv].transpose(1, 2, 0)
     values[:, :count] = parts[:, config.n_head + kv :].transpose(1, 0, 2)
@@ -86,9 +86,10 @@ class Decoder:
         def biases(b: Floats | None) -> Floats:
             return empty if b is None else b
 
+        gains = np.stack([_gains(w, layer) for layer in range(config.n_layer)])
         self._fixed = (
             w.qkv, biases(w.qkv_bias), w.out, biases(w.out_bias), w.up, biases(w.up_bias), w.down,
-            biases(w.down_bias), w.head, _NONE if w.head_bias is None else w.head_bias, _gains(w), *_angles(w),
+            biases(w.down_bias), w.head, _NONE if w.head_bias is None else w.head_bias, gains, *_angles(w),
         )  # fmt: skip
         norm = 2 if config.norm == "layernorm" else 1
         self._shape = (config.n_head, norm, int(config.final_norm), config.norm_eps, KINDS[config.mlp])

@@ -42,6 +42,9 @@ class Writer:
         return piece
 
     def _certain(self, new: str) -> str:
+        if not self._stop:
+            self.text += new
+            return new
         text = self._held + new
         at = min((p for s in self._stop if (p := text.find(s)) >= 0), default=-1)
         if at >= 0:
