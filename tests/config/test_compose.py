@@ -156,7 +156,7 @@ def test_auto_follows_the_rules_that_the_help_tells() -> None:
     assert config.optimizer.learning_rate == pytest.approx(0.01)
     wide = resolved_shape(compose(["model.n_embd=640", "model.block_size=8192", "trainer.max_steps=3"]), 10**6)
     assert wide.optimizer.learning_rate == pytest.approx(0.001)
-    assert (wide.data.batch_size, wide.trainer.eval_interval, wide.optimizer.warmup_steps) == (1, 1, 0)
+    assert (wide.data.batch_size, wide.trainer.eval_interval, wide.optimizer.warmup_steps) == (1, 3, 0)
 
 
 def test_auto_validates_on_all_where_that_is_cheap_and_on_a_part_where_not() -> None:

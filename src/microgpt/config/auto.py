@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 from microgpt.config.schema import TrainConfig
@@ -11,7 +12,8 @@ TOKENS_A_BATCH = 4096
 EVALUATIONS = 20
 EPOCHS, MIN_STEPS, MAX_STEPS = 4, 100, 5000
 EVAL_SHARE = 0.3  # a validation token costs a third of a training token: 0.3 of the tokens is a tenth of the time
-EVAL_FLOPS = 100_000_000_000  # a validation of fewer operations is done in a second or two, so none is spared
+EVAL_FLOPS = 50_000_000_000  # validations of fewer operations, all together, are done in a second: none is spared
+EVAL_BATCHES = 8  # fewer say little: a short run has fewer validations rather than smaller ones
 CALL_FLOPS = 2e8  # a training_step of fewer operations is mostly overhead
 
 
@@ -55,7 +57,8 @@ def resolved_shape(config: TrainConfig, train_tokens: int) -> TrainConfig:
     if c.optimizer.warmup_steps is None:
         c.optimizer.warmup_steps = c.trainer.max_steps // 50
     if c.trainer.eval_interval is None:
-        c.trainer.eval_interval = max(1, c.trainer.max_steps // EVALUATIONS)
+        affords_one = math.ceil(EVAL_BATCHES / EVAL_SHARE / c.trainer.accumulate)
+        c.trainer.eval_interval = min(c.trainer.max_steps, max(affords_one, c.trainer.max_steps // EVALUATIONS))
     if c.trainer.checkpoint_interval is None:
         c.trainer.checkpoint_interval = c.trainer.eval_interval
     return c
@@ -68,8 +71,9 @@ def resolved(config: TrainConfig, facts: Facts) -> TrainConfig:
     interval = c.trainer.eval_interval or 1
     tokens_a_step = rows * c.trainer.accumulate * c.model.block_size
     if c.trainer.eval_batches is None:
-        cheap = EVAL_FLOPS * 3 // max(1, facts.flops_per_token) // c.model.block_size // rows
-        affordable = max(8, cheap, int(EVAL_SHARE * interval * c.trainer.accumulate))
+        validations = max(1, (c.trainer.max_steps or 1) // interval)
+        cheap = EVAL_FLOPS * 3 // max(1, facts.flops_per_token) // c.model.block_size // rows // validations
+        affordable = max(EVAL_BATCHES, cheap, int(EVAL_SHARE * interval * c.trainer.accumulate))
         c.trainer.eval_batches = 0 if affordable * rows >= facts.val_rows else affordable
     if c.trainer.steps_per_call is None:
         step = facts.flops_per_token * tokens_a_step

@@ -8,6 +8,7 @@ from typing import Any
 from microgpt.config.auto import (
     CALL_FLOPS,
     EPOCHS,
+    EVAL_BATCHES,
     EVAL_FLOPS,
     EVAL_SHARE,
     EVALUATIONS,
@@ -95,10 +96,11 @@ AUTO = {
     "arXiv:2203.03466).",
     "optimizer.warmup_steps": "`trainer.max_steps` // 50.",
     "trainer.max_steps": f"the training set {EPOCHS} times, from {MIN_STEPS} to {MAX_STEPS:,}.",
-    "trainer.eval_interval": f"`trainer.max_steps` // {EVALUATIONS}, at least 1.",
+    "trainer.eval_interval": f"`trainer.max_steps` // {EVALUATIONS}, but no shorter than what makes {EVAL_BATCHES} "
+    "batches a tenth of the time.",
     "trainer.eval_batches": "0 (the whole set) where that costs at most about a tenth of the training time "
-    f"({EVAL_SHARE:g} of its tokens, without gradients) or {EVAL_FLOPS:.0e} operations; else as many batches as that "
-    "allows, at least 8, spread evenly over the set.",
+    f"({EVAL_SHARE:g} of its tokens, without gradients) or {EVAL_FLOPS:.0e} operations in the whole run; else as "
+    f"many batches as that allows, at least {EVAL_BATCHES}, spread evenly over the set.",
     "trainer.checkpoint_interval": "`trainer.eval_interval`.",
     "trainer.steps_per_call": f"1 for models whose step takes {CALL_FLOPS:.0e} operations or more; up to 50 for tiny "
     "ones. It changes the speed, never the result.",
@@ -109,8 +111,8 @@ CHOSEN = {
     "data.schema": "that of the first row, told by its fields.",
     "device.name": "cuda where there is one, else mps, else cpu.",
     "device.precision": "bf16 on cuda, f32 elsewhere.",
-    "device.compile": "on where the estimated time is above 2 minutes; never on mps, with dropout, or on a CPU "
-    "without a C++ compiler.",
+    "device.compile": "on where the eager run is estimated at more than 75 seconds, from operations alone, so that "
+    "the same command has the same bits; never on mps, or on a CPU without a C++ compiler.",
 }
 STAGE_WORDS = {
     "train": "Train a model.",

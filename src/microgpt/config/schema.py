@@ -52,7 +52,7 @@ class ModelConfig:
     )
     norm: str = setting("rmsnorm", "kind of normalisation", choices=("rmsnorm", "rmsnorm_nogain", "layernorm"))
     norm_eps: float = setting(1e-5, "added to the mean square inside a norm", gt=0, le=0.1)
-    embed_norm: bool = setting(False, "normalise after the embedding")
+    embed_norm: bool = setting(True, "normalise after the embedding; with rope it is folded into the table at export")
     final_norm: bool = setting(True, "normalise before the head")
     position: str = setting("rope", "how a token knows its place", choices=("learned", "rope"))
     rope_base: float = setting(10000.0, "base of the rotary frequencies", gt=1, le=1e9)
@@ -144,8 +144,8 @@ class OptimizerConfig:
     learning_rate: float | None = setting(
         None, "peak learning rate of adamw (auto: falls with the model's width)", gt=0, le=10
     )
-    muon_learning_rate: float = setting(0.02, "peak learning rate of muon's matrices", gt=0, le=10)
-    muon_momentum: float = setting(0.95, "momentum of muon", ge=0, lt=1)
+    muon_learning_rate: float = setting(0.03, "peak learning rate of muon's matrices", gt=0, le=10)
+    muon_momentum: float = setting(0.9, "momentum of muon", ge=0, lt=1)
     beta1: float = setting(0.9, "decay of adamw's first moment", ge=0, lt=1)
     beta2: float = setting(0.95, "decay of adamw's second moment", ge=0, lt=1)
     eps: float = setting(1e-8, "added to adamw's denominator", gt=0, le=1)
@@ -219,6 +219,7 @@ class TrainerConfig:
     auto_micro_batch: bool = setting(
         False, "out of memory: halve the micro-batch and double the accumulation, instead of ending the run"
     )
+    profile: bool = setting(False, "tell at the end where the time went: a table, profile.csv and MLflow metrics")
     deterministic: bool = setting(False, "same bits on CUDA too, slower; the CPU is always so")
 
 

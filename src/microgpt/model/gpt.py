@@ -24,9 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from microgpt.config.schema import ModelConfig
+from microgpt.model.loss import IGNORED, summed_cross_entropy
 from microgpt.model.shapes import mlp_width
-
-IGNORED = -1
 
 
 def init_std(config: ModelConfig) -> float:
@@ -298,9 +297,8 @@ class GPT(nn.Module):
         self, tokens: Tensor, targets: Tensor, positions: Tensor | None = None, segments: Tensor | None = None
     ) -> Tensor:
         """Summed cross-entropy in nats over the targets that are not -1; arguments as of `forward`."""
-        logits = F.linear(self.hidden(tokens, positions, segments), self.head)
-        flat = logits.view(-1, self.vocab_size).float() if logits.dtype != torch.float64 else logits.flatten(0, 1)
-        return F.cross_entropy(flat, targets.reshape(-1), ignore_index=IGNORED, reduction="sum")
+        hidden = self.hidden(tokens, positions, segments).flatten(0, 1)
+        return summed_cross_entropy(hidden, self.head, targets.reshape(-1))
 
     def losses(
         self, tokens: Tensor, targets: Tensor, positions: Tensor | None = None, segments: Tensor | None = None

@@ -191,7 +191,7 @@ class RunFeeder:
 
     def close(self, status: str) -> None:
         """What can be said only at the end: samples, plot, tables, status."""
-        for name in ("eval.csv", "run.json", "metrics.jsonl"):
+        for name in ("eval.csv", "profile.csv", "run.json", "metrics.jsonl"):
             if (self.folder / name).exists():
                 self.client.log_artifact(self.run_id, str(self.folder / name))
         rows = [

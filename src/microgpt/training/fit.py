@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +10,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from microgpt import files
 from microgpt.config.schema import TrainConfig
 from microgpt.data.batches import Batch, Batches
 from microgpt.data.mixture import Prepared
@@ -25,9 +20,11 @@ from microgpt.model.gpt import GPT
 from microgpt.runs.folder import RunFolder
 from microgpt.runtime import StopSignals, quiet_libraries
 from microgpt.training.checkpoint_io import FolderCheckpointIO
+from microgpt.training.compiling import compiled_loss
 from microgpt.training.memory import out_of_memory
 from microgpt.training.metrics import Metrics, measured_peak_flops
 from microgpt.training.module import GPTModule
+from microgpt.training.profile import Phases, write
 from microgpt.training.progress import ProgressBar
 from microgpt.training.samples import Samples
 from microgpt.training.saving import Saving
@@ -35,8 +32,6 @@ from microgpt.training.schedule import Schedule
 from microgpt.training.spans import Span, Spans
 
 EVAL_TOKENS = 16384
-CPU_FLOPS = 5e10  # what two cores sustain in training; only for the estimate that decides on compiling
-COMPILE_PAYS_AFTER_S = 120.0
 
 
 class _Steps(IterableDataset[Span]):
@@ -80,36 +75,15 @@ class Fitted:
 
     Attributes:
         module: the trained module.
-        seconds: spent in `fit`.
+        seconds: from the first batch to the end, with validations, samples and checkpoints.
         stopped_early: whether early stopping ended it.
+        profile: phase, seconds and percent of the time, with trainer.profile.
     """
 
     module: GPTModule
     seconds: float
     stopped_early: bool
-
-
-def estimated_seconds(flops_per_token: int, config: TrainConfig, steps: int, device: str) -> float:
-    """A first guess at how long training takes, from operations alone."""
-    tokens = steps * (config.data.batch_size or 1) * config.trainer.accumulate * config.model.block_size
-    rate = CPU_FLOPS if device == "cpu" else 2e13
-    return tokens * flops_per_token / rate + steps * 0.002
-
-
-def compiled_loss(model: GPT, config: TrainConfig, seconds: float, device: str) -> Callable[..., Tensor] | None:
-    """The model's loss, compiled where that is asked for or pays; None means eager.
-
-    A compiled CPU kernel needs a C++ compiler; the cache makes every later start of the same shape quick.
-    """
-    wanted = config.device.compile
-    if wanted == "off" or device == "mps" or config.model.dropout:
-        return None
-    if wanted == "auto" and seconds < COMPILE_PAYS_AFTER_S:
-        return None
-    if device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
-        return None
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
-    return torch.compile(model.loss, dynamic=False)
+    profile: list[tuple[str, float, float]]
 
 
 def fit(
@@ -146,7 +120,6 @@ def fit(
     batches = prepared.train_batches(config.data, block, rows, config.seed)
     tokenizer = prepared.tokenizer
     sizes = tokenizer.token_bytes()
-    seconds = estimated_seconds(model.flops_per_token(), config, schedule.end, device)
     module = GPTModule(
         model,
         config,
@@ -154,7 +127,7 @@ def fit(
         schedule,
         None if sizes is None else torch.from_numpy(sizes),
         precision,
-        compiled_loss(model, config, seconds, device),
+        compiled_loss(model) if config.device.compile == "on" else None,
         lambda: bool(signals.requested),
         folder.log,
     )
@@ -187,6 +160,7 @@ def fit(
     )
     callbacks += [metrics, samples, ProgressBar(metrics, config.tracking.progress), saving]
     quiet_libraries()  # again: Lightning has made its loggers louder while it was imported
+    module.profiler = profiler = Phases(device) if trainer_config.profile else None
     accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device]
     trainer = pl.Trainer(
         accelerator=accelerator,
@@ -202,12 +176,14 @@ def fit(
         enable_model_summary=False,
         deterministic=trainer_config.deterministic,
         default_root_dir=str(folder.path),
+        profiler=profiler,
     )
     grouped = max(1, EVAL_TOKENS // block)
     val = FixedBatches(prepared.val_batches(config.data, block, grouped), (trainer_config.eval_batches or 0) * rows)
     # a loader that is iterated draws a number; from this it leaves alone what dropout draws from and resume restores
     drawn = torch.Generator()
-    started = time.monotonic()
+    if profiler is not None:
+        profiler.begin()
     try:
         trainer.fit(
             module,
@@ -222,7 +198,12 @@ def fit(
         if checkpoint is not None and not module.began:
             raise unfit(checkpoint, error) from error
         raise
-    return Fitted(module, time.monotonic() - started, module.steps_done < module.schedule.end)
+    seconds = time.monotonic() - module.began_at
+    profile: list[tuple[str, float, float]] = []
+    if profiler is not None:
+        profile = write(folder.path, profiler.end())
+        folder.log_metrics(module.steps_done, {f"profile/{name}_pct": share for name, _, share in profile})
+    return Fitted(module, seconds, module.steps_done < module.schedule.end, profile)
 
 
 def unfit(checkpoint: Path, error: Exception) -> ModelError:

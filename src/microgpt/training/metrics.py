@@ -110,7 +110,7 @@ class Metrics(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         module: GPTModule = pl_module
         gap = module.val["val/loss"] - self.smooth_loss
-        line = {**module.val, "val/gap": gap}
+        line = {**module.val, "val/gap": gap, "perf/eval_pct": module.eval_pct}
         self.folder.log(f"step {module.steps_done}: " + ", ".join(f"{k} {v:.4f}" for k, v in line.items()))
         self.folder.log_metrics(module.steps_done, line)
         self.latest.update(line)

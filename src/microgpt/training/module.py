@@ -24,6 +24,7 @@ from microgpt.errors import DivergedError, is_out_of_memory
 from microgpt.model.gpt import GPT
 from microgpt.training.memory import smaller
 from microgpt.training.optimizer import MuonAdamW, check_state, make_optimizer
+from microgpt.training.profile import Phases, phase
 from microgpt.training.records import BestLoss, Clock, StepRecord
 from microgpt.training.schedule import Schedule
 from microgpt.training.spans import Span
@@ -65,7 +66,8 @@ class GPTModule(pl.LightningModule):
         self.token_bytes, self.precision = token_bytes, precision
         self.should_stop, self.on_note = should_stop, on_note
         self.loss_of: Callable[..., Tensor] = loss or model.loss
-        self.began = False
+        self.profiler: Phases | None = None
+        self.began, self.began_at = False, 0.0
         self.steps_done = 0
         self.tokens_done = 0
         self.bad_steps = 0
@@ -74,6 +76,7 @@ class GPTModule(pl.LightningModule):
         self.validated_at = -1
         self.best = BestLoss()
         self.elapsed = 0.0
+        self.evaluating = 0.0
         self.val: dict[str, float] = {}
         self.records: list[StepRecord] = []
         self.clock = Clock()
@@ -82,6 +85,7 @@ class GPTModule(pl.LightningModule):
         self._ahead = Ahead(self._made, config.data.workers)
         self._restored_rng: dict[str, Tensor] = {}
         self._sums: Tensor | None = None
+        self._validation_began = 0.0
         self._scaler = torch.amp.GradScaler(enabled=precision == "f16")
         if config.optimizer.ema_decay:
             self.average = [p.detach().clone() for p in model.parameters()]
@@ -115,7 +119,7 @@ class GPTModule(pl.LightningModule):
             torch.set_rng_state(self._restored_rng["torch"])
         if "cuda" in self._restored_rng and self.device.type == "cuda":
             torch.cuda.set_rng_state(self._restored_rng["cuda"])
-        self.began = True
+        self.began, self.began_at = True, time.monotonic()
         interval = self.config.trainer.eval_interval or 1
         if self.steps_done and self.steps_done % interval == 0 and self.validated_at != self.steps_done:
             # the run was stopped between a step and the validation that belongs to it: run that first
@@ -145,7 +149,8 @@ class GPTModule(pl.LightningModule):
 
     def _micro_batches(self, step: int) -> list[Batch]:
         started = time.perf_counter()
-        found = self._ahead.take(step)
+        with phase(self.profiler, "data"):
+            found = self._ahead.take(step)
         self.clock.data += time.perf_counter() - started
         return found
 
@@ -175,15 +180,28 @@ class GPTModule(pl.LightningModule):
         tokens = sum(b.target_count for b in micro_batches)
         total = torch.zeros((), device=self.device)
         for batch in micro_batches:
-            inputs, targets, positions, segments = self.on_device(batch)
-            with self.autocast():
+            with phase(self.profiler, "data"):
+                inputs, targets, positions, segments = self.on_device(batch)
+            with phase(self.profiler, "forward"), self.autocast():
                 loss = self.loss_of(inputs, targets, positions, segments) / max(1, tokens)
-            self._scaler.scale(loss).backward()
+            with phase(self.profiler, "backward"):
+                self._scaler.scale(loss).backward()
             total += loss.detach()
         return micro_batches, tokens, total
 
     def _step(self, step: int, optimizer: MuonAdamW) -> None:
         micro_batches, tokens, total = self._gradients(step, optimizer)
+        with phase(self.profiler, "optimizer"):
+            self._conclude(step, optimizer, micro_batches, tokens, total)
+        optimizer.zero_grad(set_to_none=True)
+        self.steps_done = step + 1
+        self.clock.count += 1
+        self.clock.tokens += tokens
+
+    def _conclude(
+        self, step: int, optimizer: MuonAdamW, micro_batches: list[Batch], tokens: int, total: Tensor
+    ) -> None:
+        """Guard against what is not finite and against spikes, update, and note what the step left."""
         if self._scaler.is_enabled():
             self._scaler.unscale_(optimizer)
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -202,10 +220,6 @@ class GPTModule(pl.LightningModule):
             self._scaler.update()
         else:
             self._skip_bad(step, loss, size, micro_batches)
-        optimizer.zero_grad(set_to_none=True)
-        self.steps_done = step + 1
-        self.clock.count += 1
-        self.clock.tokens += tokens
 
     def _update(self, step: int, optimizer: MuonAdamW, grads: list[Tensor], norm: Tensor) -> Tensor | None:
         """Clip, step, average; returns the size of the update over that of the weights, now and then."""
@@ -283,6 +297,9 @@ class GPTModule(pl.LightningModule):
             self._weights = None
 
     def on_validation_epoch_start(self) -> None:
+        self._validation_began = time.perf_counter()
+        if self.profiler is not None:
+            self.profiler.start("evaluation")
         self.use_average()
         self._sums = torch.zeros(3, dtype=torch.float64)  # nats, targets, bytes
 
@@ -305,10 +322,18 @@ class GPTModule(pl.LightningModule):
             self.val["val/bpb"] = nats / size / 0.6931471805599453
         if loss < self.best.loss:
             self.best = BestLoss(loss, self.val.get("val/bpb", float("inf")), self.steps_done)
+        self.evaluating += time.perf_counter() - self._validation_began
+        if self.profiler is not None:
+            self.profiler.stop("evaluation")
         self.log("val/loss", torch.tensor(loss, dtype=torch.float64), logger=False)
 
     def on_validation_end(self) -> None:
         self.use_weights()
+
+    @property
+    def eval_pct(self) -> float:
+        """Percent of the time so far that went into validations."""
+        return 100 * self.evaluating / max(1e-9, self.elapsed + self.evaluating)
 
     # ---- state
 
@@ -329,6 +354,7 @@ class GPTModule(pl.LightningModule):
             "validated_at": self.validated_at,
             "best": {"loss": self.best.loss, "bpb": self.best.bpb, "step": self.best.step},
             "elapsed_s": self.elapsed,
+            "evaluating_s": self.evaluating,
             "schedule": self.schedule.to_json(),
             "val": self.val,
             "scaler": self._scaler.state_dict(),
@@ -340,7 +366,7 @@ class GPTModule(pl.LightningModule):
         self.steps_done, self.tokens_done = int(state["step"]), int(state["tokens"])
         self.bad_steps, self.validated_at = int(state["bad_steps"]), int(state["validated_at"])
         self.best, self.elapsed = BestLoss(**state["best"]), float(state["elapsed_s"])
-        self.val = dict(state["val"])
+        self.val, self.evaluating = dict(state["val"]), float(state.get("evaluating_s", 0.0))
         if "spikes" in state:  # not in checkpoints of before 0.1.0
             self.spikes.restore(state["spikes"])
             micro_batch = state["micro_batch"]  # smaller than configured where memory has run out

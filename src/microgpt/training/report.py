@@ -14,6 +14,7 @@ from microgpt.data.mixture import Prepared
 from microgpt.errors import printable
 from microgpt.model.gpt import GPT
 from microgpt.tokenizer.base import Tokenizer
+from microgpt.training.compiling import Plan
 from microgpt.training.fit import Fitted
 from microgpt.training.samples import prompts_for
 
@@ -45,7 +46,7 @@ def start_table(
     model: GPT,
     device: str,
     precision: str,
-    seconds: float,
+    plan: Plan,
     note: str,
 ) -> None:
     """Say what will be trained, on what, and how long it may take."""
@@ -70,7 +71,8 @@ def start_table(
             f"{steps:,} steps of {tokens:,} tokens ({steps * tokens / max(1, train['positions']):.1f} epochs), "
             f"{config.optimizer.name}; on {device} in {precision}, {config.device.threads} threads",
         ),
-        ("estimate", f"about {human_seconds(seconds)}"),
+        ("estimate", f"about {human_seconds(plan.seconds)}"),
+        ("compiled", f"{'yes' if plan.compiled else 'no'}: {plan.why}"),
         ("loss", f"a random guess has ln({tokenizer.vocab_size:,}) = {math.log(tokenizer.vocab_size):.2f}"),
         ("run folder", str(folder)),
     ]
@@ -102,10 +104,20 @@ def end_table(folder: Path, fitted: Fitted, tokenizer: Tokenizer, samples: list[
             ("validation loss", f"{best.loss:.4f} nats a token at step {best.step:,}{bits}, perplexity "
              f"{math.exp(min(best.loss, 700)):.2f}; a random guess has {math.log(tokenizer.vocab_size):.4f}"),
             ("trained", f"{module.steps_done:,} steps{early}, {module.tokens_done:,} tokens in "
-             f"{human_seconds(module.elapsed)} ({speed:,.0f} tokens a second)"),
+             f"{human_seconds(module.elapsed)} ({speed:,.0f} tokens a second), and evaluated for "
+             f"{human_seconds(module.evaluating)} ({module.eval_pct:.0f} % of the time)"),
             ("run folder", str(folder)),
         ],
     )  # fmt: skip
+    if fitted.profile:
+        table = Table(title="where the time went", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        table.add_column("phase")
+        table.add_column("seconds", justify="right")
+        table.add_column("%", justify="right")
+        for name, spent, share in fitted.profile:
+            table.add_row(name, f"{spent:.2f}", f"{share:.1f}")
+        CONSOLE.print(table)
+        CONSOLE.print()
     following = [
         f"microgpt {'chat' if prompts else 'generate'} --model-dir {folder}",
         f"python -m microgpt.evaluate run={folder}",

@@ -53,7 +53,8 @@ def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtim
 
     import torch
 
-    from microgpt.training.fit import estimated_seconds, fit
+    from microgpt.training.compiling import planned
+    from microgpt.training.fit import fit
     from microgpt.training.report import end_table, start_table
 
     device = runtime.choose_device(config.device.name)
@@ -65,6 +66,8 @@ def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtim
     val_rows = sum(b.rows.per_epoch for b in prepared.val_batches(config.data, config.model.block_size, 1))
     config = resolved(config, Facts(val_rows, model.flops_per_token(), prepared.facts["train"]["positions"]))
     schedule, note = _schedule(config, start)
+    plan = planned(model.flops_per_token(), config, schedule.end, device)
+    config.device.compile = "on" if plan.compiled else "off"
     saved = plain(config)
     saved["resume"], saved["from_run"], saved["trainer"]["additional_steps"] = "", "", 0
     if start.checkpoint is None:
@@ -85,8 +88,7 @@ def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtim
         ready=True,  # the feeder waits for this
     )
     if config.tracking.progress:
-        seconds = estimated_seconds(model.flops_per_token(), config, schedule.end, device)
-        start_table(config, folder.path, prepared, model, device, precision, seconds, note)
+        start_table(config, folder.path, prepared, model, device, precision, plan, note)
     meta = {
         "model": {"name": folder.path.name, "data": prepared.facts, "sampling": saved["sampling"]},
         "state": {"data_fingerprint": prepared.fingerprint, "config": saved},
@@ -231,6 +233,7 @@ def _finish(config: TrainConfig, folder: RunFolder, fitted: Fitted) -> tuple[Mod
         steps=module.steps_done,
         tokens=module.tokens_done,
         train_seconds=round(module.elapsed, 3),
+        wall_seconds=round(fitted.seconds, 3),
         stopped_early=fitted.stopped_early,
     )
     return opened, samples

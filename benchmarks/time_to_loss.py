@@ -1,0 +1,52 @@
+"""Seconds to a validation loss of 1.88 on Shakespeare: a short `experiment=shakespeare_mini` over nanoGPT's recipe.
+
+Both clocks start at the first batch and include validations; ours samples and checkpoints besides. Both models are
+scored afterwards on the whole validation text, in the same windows of 64 characters.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+
+from common import arguments
+from shakespeare_loss import PUBLISHED, nanogpt, reproduces, trained, whole_loss
+
+STEPS = 200
+
+
+def main() -> None:
+    given = arguments(__doc__ or "", 3)
+    ours: list[float] = []
+    other: list[float] = []
+    losses: list[list[float]] = []
+    for turn in range(given.rounds):
+        steps = 4 if given.smoke else STEPS
+        run, spent = trained(["experiment=shakespeare_mini", f"trainer.max_steps={steps}", f"seed={turn + 1}"])
+        loss, size = whole_loss(run)
+        peer = nanogpt(4 if given.smoke else 2000, ["--seed", str(1337 + turn)])
+        if not given.smoke:
+            reproduces(peer["loss"])
+            if loss > PUBLISHED:
+                raise SystemExit(f"{steps} steps reach {loss:.4f} only")
+        ours.append(spent)
+        other.append(peer["seconds"])
+        losses.append([round(loss, 4), round(peer["loss"], 4)])
+        print(f"round {turn + 1}: {spent:.1f} s to {loss:.4f} with {size:,} parameters, {peer}", file=sys.stderr)
+    ratios = [a / b for a, b in zip(ours, other)]
+    result = {
+        "name": f"Shakespeare, seconds to {PUBLISHED}: {STEPS} steps of experiment=shakespeare_mini over nanoGPT's",
+        "ours": round(statistics.median(ours), 2),
+        "other": round(statistics.median(other), 2),
+        "unit": "s",
+        "ratio": round(statistics.median(ratios), 4),
+        "ratios": [round(r, 4) for r in ratios],
+        "goal": "at most 0.167",
+        "losses": losses,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
