@@ -281,7 +281,7 @@ def test_nan_is_seen_in_every_format(whole: Path, name: str) -> None:
     [
         {"n_layer": 1}, {"n_layer": 3}, {"n_embd": 16}, {"n_kv_head": 1}, {"n_head": 3}, {"mlp_hidden": 16},
         {"tied": True}, {"bias": True}, {"norm": "layernorm", "bias": True}, {"norm": "rmsnorm_nogain"},
-        {"position": "learned"}, {"qk_norm": False}, {"mlp": "gelu"}, {"embed_norm": True}, {"final_norm": False},
+        {"position": "learned"}, {"qk_norm": False}, {"mlp": "gelu"}, {"embed_norm": False}, {"final_norm": False},
         {"vocab_size": 8}, {"vocab_size": None}, {"n_layer": "many"}, {"n_layer": -1}, {"n_layer": 10**6},
         {"n_embd": 10**9}, {"norm_eps": float("nan")}, {"norm_eps": 0}, {"mlp": "tanh"}, {"format": "other"},
         {"version": 2}, {"version": None}, {"n_head": 8}, {"model": None}, {"model": []}, {"model": "n_layer"},

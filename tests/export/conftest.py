@@ -21,7 +21,7 @@ from microgpt.tokenizer.char import CharTokenizer
 
 torch.set_num_threads(1)
 
-GPT2 = {"norm": "layernorm", "position": "learned", "qk_norm": False, "mlp": "gelu"}
+GPT2 = {"norm": "layernorm", "position": "learned", "qk_norm": False, "mlp": "gelu", "embed_norm": False}
 #: shapes by what is peculiar to them; `init=normal` since zero output matrices would hide mistakes
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen3": {},
@@ -65,7 +65,7 @@ def make(tokenizers: dict[str, Tokenizer], tmp_path_factory: pytest.TempPathFact
     """A model folder of a shape and tokenizer, every number of it drawn."""
 
     def of(kind: str = "bpe", **shape: Any) -> ModelFolder:
-        sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "block_size": 128, "init": "normal"}
+        sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "block_size": 128, "init": "normal", "embed_norm": False}
         config = ModelConfig(**{**sizes, **shape})
         tokenizer = tokenizers[kind]
         model = GPT(config, tokenizer.vocab_size)

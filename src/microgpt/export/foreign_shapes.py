@@ -94,7 +94,7 @@ class Values:
             ModelError: a value is out of range or of another type.
         """
         try:
-            return build(ModelConfig, {**vars(ModelConfig()), **sizes})
+            return build(ModelConfig, {**vars(ModelConfig()), "embed_norm": False, **sizes})
         except UsageError as error:
             raise ModelError(f"{self.file}: {error.what}", MEND) from None
 
