@@ -31,6 +31,7 @@ from microgpt.training.spans import Span
 from microgpt.training.spikes import Spikes
 
 UPDATE_RATIO_EVERY = 25
+PREFETCHED = 2  # steps whose batches are made ahead for a GPU
 
 
 class GPTModule(pl.LightningModule):
@@ -106,9 +107,14 @@ class GPTModule(pl.LightningModule):
     def on_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """inputs, targets, positions and segments of a batch as tensors on the module's device."""
         arrays = (batch.inputs, batch.targets, batch.positions)
-        inputs, targets, positions = (torch.from_numpy(a).to(self.device, non_blocking=True) for a in arrays)
-        segments = None if batch.segments is None else torch.from_numpy(batch.segments).to(self.device)
-        return inputs, targets, positions, segments
+        inputs, targets, positions = (self._moved(a) for a in arrays)
+        return inputs, targets, positions, None if batch.segments is None else self._moved(batch.segments)
+
+    def _moved(self, array: Any) -> Tensor:
+        tensor = torch.from_numpy(array)
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)  # only pinned memory is copied beside the work
 
     # ---- training
 
@@ -120,6 +126,8 @@ class GPTModule(pl.LightningModule):
         if "cuda" in self._restored_rng and self.device.type == "cuda":
             torch.cuda.set_rng_state(self._restored_rng["cuda"])
         self.began, self.began_at = True, time.monotonic()
+        if self.device.type == "cuda" and not self.config.data.workers:
+            self._ahead = Ahead(self._made, PREFETCHED)  # made while the GPU works; a CPU has no core to spare
         interval = self.config.trainer.eval_interval or 1
         if self.steps_done and self.steps_done % interval == 0 and self.validated_at != self.steps_done:
             # the run was stopped between a step and the validation that belongs to it: run that first

@@ -93,6 +93,8 @@ def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtim
         "model": {"name": folder.path.name, "data": prepared.facts, "sampling": saved["sampling"]},
         "state": {"data_fingerprint": prepared.fingerprint, "config": saved},
     }
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high")  # what autocast leaves in f32, such as Muon's sums, may use TF32
     if precision == "f32" and device == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
     fitted = fit(config, folder, model, prepared, schedule, device, precision, signals, meta, start.checkpoint)

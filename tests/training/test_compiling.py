@@ -1,0 +1,88 @@
+"""Whether a run is compiled is decided by its length alone; a compiled run has an eager one's losses, and resumes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from microgpt.checkpoints.folder import find
+from microgpt.config.auto import resolved_shape
+from microgpt.config.compose import compose
+from microgpt.config.schema import TrainConfig
+from microgpt.errors import UsageError
+from microgpt.runs.folder import read_metrics, read_run
+from microgpt.training.compiling import PAYS_AFTER_S, planned
+
+COMPILER = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler is here")
+RUN = [
+    *("data=names", "tokenizer=char", "model.n_layer=1", "model.n_embd=16", "model.block_size=32", "seed=3"),
+    *("data.batch_size=4", "trainer.max_steps=40", "trainer.eval_interval=10", "tracking=off", "device.threads=1"),
+    *("sampling.num_samples=1", "sampling.max_new_tokens=4"),
+]
+
+
+def config(*words: str) -> TrainConfig:
+    return resolved_shape(compose(["device.threads=1", *words]), 10**6)
+
+
+@COMPILER
+def test_a_long_run_is_compiled_and_a_short_one_is_not() -> None:
+    short = planned(10**6, config(), 10, "cpu")
+    long = planned(10**6, config(), 10**6, "cpu")
+    assert (short.compiled, long.compiled) == (False, True)
+    assert short.seconds < PAYS_AFTER_S
+    assert planned(10**6, config("device.compile=off"), 10**6, "cpu").seconds > long.seconds
+    assert planned(10**6, config("device.compile=on"), 10, "cpu").compiled
+    assert not planned(10**6, config(), 10**6, "mps").compiled
+
+
+def test_without_a_compiler_it_is_said_and_auto_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    plan = planned(10**6, config(), 10**6, "cpu")
+    assert not plan.compiled
+    assert "C++ compiler" in plan.why
+    with pytest.raises(UsageError, match=r"C\+\+ compiler"):
+        planned(10**6, config("device.compile=on"), 10, "cpu")
+
+
+def trained(folder: Path, *words: str, stop_at: int | None = None) -> None:
+    """A whole training in a process; with `stop_at` it is killed once it has logged that step."""
+    command = [sys.executable, "-m", "microgpt.train", *words]
+    process = subprocess.Popen(command, cwd=folder.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    until = time.monotonic() + 300
+    while stop_at is not None and process.poll() is None and time.monotonic() < until:
+        metrics = folder / "metrics.jsonl"
+        if metrics.exists() and f'"step": {stop_at},' in metrics.read_text():
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.001)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode in (0, -signal.SIGKILL), said.decode()
+
+
+@COMPILER
+@pytest.mark.slow
+def test_a_compiled_run_has_the_losses_of_an_eager_one_and_resumes_bit_by_bit(tmp_path: Path) -> None:
+    assert os.environ.get("MICROGPT_CACHE_DIR"), "the tests share one cache, so that this compiles once"
+    runs = {name: tmp_path / name for name in ("eager", "whole", "broken")}
+    trained(runs["eager"], *RUN, "device.compile=off", f"hydra.run.dir={runs['eager']}")
+    trained(runs["whole"], *RUN, "device.compile=on", f"hydra.run.dir={runs['whole']}")
+    trained(runs["broken"], *RUN, "device.compile=on", f"hydra.run.dir={runs['broken']}", stop_at=25)
+    trained(runs["broken"], f"resume={runs['broken']}")
+    losses = {name: read_metrics(folder)["train/loss"] for name, folder in runs.items()}
+    assert losses["whole"] == losses["broken"]
+    assert losses["whole"] == pytest.approx(losses["eager"], abs=2e-3)
+    assert losses["whole"] != losses["eager"], "nothing was compiled"
+    left, right = (find(runs[n] / "checkpoints", "latest") / "weights.safetensors" for n in ("whole", "broken"))
+    assert left.read_bytes() == right.read_bytes()
+    assert "compile: 'on'" in str((runs["whole"] / "config.yaml").read_text()) or "compile: on" in str(
+        (runs["whole"] / "config.yaml").read_text()
+    )
+    assert read_run(runs["whole"])["status"] == "FINISHED"
