@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test validate evaluate export pipeline chat-model serve ui reference torture audit bench bench-smoke \
+.PHONY: help setup train test validate evaluate export pipeline chat-model serve ui reference torture audit bench bench-more bench-smoke \
 	clean
 
 help: ## list the targets
@@ -60,8 +60,11 @@ audit: setup ## look for known holes in the installed packages (needs a network)
 	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --skip-editable
 
-bench: setup ## measure everything and write benchmarks/RESULTS.md (half an hour, on a quiet machine)
+bench: setup ## measure training against its goals and write benchmarks/RESULTS.md (half an hour, on a quiet machine)
 	$(BIN)/python benchmarks/run_all.py
+
+bench-more: setup ## measure the rest: inference, tokenizing, tracking, the recipe (hours)
+	$(BIN)/python benchmarks/run_all.py --more
 
 bench-smoke: setup ## run every benchmark script once at the smallest size, to keep them alive
 	$(BIN)/python benchmarks/run_all.py --smoke

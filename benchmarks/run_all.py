@@ -9,12 +9,23 @@ import platform
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SCRIPTS = (
+TRAINING = (
     "start",
+    "time_to_loss",
+    "same_tokens",
+    "throughput",
+    "short_documents",
+    "tracking_cost",
+    "scale",
+    "shakespeare",
+    "gpu",
+)
+OTHERS = (
     "steps",
     "tokenize_speed",
     "reference",
@@ -26,13 +37,17 @@ SCRIPTS = (
     "serve_load",
     "same_answer",
     "locked_store",
+    "recipe",
 )
-MORE = ("val_loss_at_equal_time", "curves", "seconds_a_step")
+SCRIPTS = (*TRAINING, *OTHERS)
+MORE = ("val_loss_at_equal_time", "curves", "seconds_a_step", "losses", "parameters")
 HEAD = """# Results
 
-Made by `make bench`, which runs every script of this folder and takes the JSON lines that they end with. A ratio is
-ours over the other side, both measured in turn, the median of all rounds; absolute figures hold for the machine named
-below only.
+Made by `make bench` (training) and `make bench-more` (the rest), which run the scripts of this folder and take the
+JSON lines that they end with. A ratio is ours over the other side, both measured in turn, the median of all rounds;
+absolute figures hold for the machine named below only.
+
+![ratios by measurement](ratios.png)
 """
 
 
@@ -48,15 +63,20 @@ def measured(script: str, smoke: bool) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="once and small; writes nothing")
+    parser.add_argument("--more", action="store_true", help="all but training: inference, tokenizing, tracking")
     parser.add_argument("scripts", nargs="*", help="only these")
     given = parser.parse_args()
+    if given.smoke:
+        # two at a time, as nothing is timed here; a failure ends it
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda script: measured(script, True), given.scripts or SCRIPTS))
+        return
     known = HERE / "results.json"
     results: dict[str, Any] = json.loads(known.read_text()) if known.exists() else {}
-    for script in given.scripts or SCRIPTS:
+    for script in given.scripts or (OTHERS if given.more else TRAINING):
         print(f"== {script}", file=sys.stderr, flush=True)
-        lines = measured(script, given.smoke)
-        results[script] = {"date": time.strftime("%Y-%m-%d"), "lines": lines}
-        if not given.smoke:
+        if lines := measured(script, False):
+            results[script] = {"date": time.strftime("%Y-%m-%d"), "lines": lines}
             known.write_text(json.dumps(results, indent=1) + "\n")
             write(results)
 
@@ -82,7 +102,33 @@ def write(results: dict[str, Any]) -> None:
     extra = HERE / "NOTES.md"
     if extra.exists():
         notes += ["", extra.read_text().rstrip()]
+    drawn(results)
     (HERE / "RESULTS.md").write_text("\n".join([*text, *notes]) + "\n")
+
+
+def drawn(results: dict[str, Any]) -> None:
+    """Draw ratios.png: every ratio as a point, its rounds as smaller ones, 1 as a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    lines = [line for script in SCRIPTS for line in results.get(script, {"lines": []})["lines"]]
+    figure, axes = plt.subplots(figsize=(9, 0.28 * len(lines) + 1))
+    for place, line in enumerate(reversed(lines)):
+        for ratio in line.get("ratios", []):
+            axes.plot(ratio, place, ".", color="tab:blue", alpha=0.4)
+        axes.plot(line["ratio"], place, "o", color="tab:blue")
+    axes.axvline(1, color="gray", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_yticks(
+        range(len(lines)), [f"{line['name'][:90]} ({line.get('goal', '')[:24]})" for line in reversed(lines)]
+    )
+    axes.tick_params(axis="y", labelsize=6)
+    axes.set_xlabel("ours over the other side")
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(HERE / "ratios.png", dpi=110, bbox_inches="tight")
+    plt.close(figure)
 
 
 if __name__ == "__main__":
