@@ -32,7 +32,7 @@ SKIPPED = {
     r"^(llama-|ollama )": "needs llama.cpp or Ollama",
     r"device=(cuda|mps|ddp|fsdp)|--device (cuda|mps|metal)": "needs a GPU",
     r"data=hub|tracking=server": "needs a network",
-    r"(data|experiment)=(names32k|shakespeare|dolly|oasst1)\b|--download": "downloads a data set",
+    r"(data|experiment)=(names32k|shakespeare|shakespeare_mini|dolly|oasst1)\b|--download": "downloads a data set",
     r"tokenizer=cl100k|experiment=(fast|coherent-fast|coherent-max)\b": "downloads the ranks of cl100k",
     r"resume=latest$": "needs a run that was interrupted; tests/training has one",
     r"SLOW": "is marked as slow on its page",
