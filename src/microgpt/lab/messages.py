@@ -47,7 +47,7 @@ class Unit(BaseModel):
     index: Annotated[int, Field(ge=0, le=1_048_575)]
 
 
-Units = Annotated[list[Unit], Field(default_factory=list[Unit], max_length=4096)]
+Units = Annotated[list[Unit], Field(max_length=4096)]
 
 
 class Start(Message):
@@ -117,7 +117,7 @@ class Sample(Message):
     num_samples: Annotated[int, Field(ge=1, le=100)] = 10
     temperature: Annotated[FiniteFloat, Field(gt=0, le=2)] = 0.5
     step: Count | None = None
-    off: Units
+    off: Units = Field(default_factory=list[Unit])
     prompt: Text = ""
     seed: Annotated[int, Field(ge=0, le=2**53)] = 42
 
@@ -140,7 +140,7 @@ class Fork(Message):
     learning_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
     num_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
     data: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
-    off: Units
+    off: Units = Field(default_factory=list[Unit])
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
 
 

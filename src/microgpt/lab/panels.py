@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from microgpt.lab.messages import Likely, Text, Units
+from microgpt.lab.messages import Likely, Text, Unit, Units
 
 Index = Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(max_length=8)]
 
@@ -23,7 +23,7 @@ class Params(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    off: Units
+    off: Units = Field(default_factory=list[Unit])
 
 
 class Where(Params):
@@ -120,7 +120,7 @@ class NodeData(BaseModel):
         shape: of the node.
         shown: of the tensors; the leading index is left out where it is the row.
         prefix: what to put before an index into the shown tensor to get that of the node: [row] or [].
-        cut: whether it had more than 65,536 numbers and only its first ones are here, flattened (shown has one entry).
+        cut: whether only the first 65,536 of its numbers are here, flattened (shown has one entry).
     """
 
     node: Node
@@ -332,7 +332,7 @@ class Matrix(BaseModel):
 
 class ParametersData(BaseModel):
     """Tensors: weight_counts [M, B], weight_edges [M, B + 1], and the same of gradient and of update (of
-    log10(|change| / (|weight| + 1e-12)), changes of exactly 0 left out); gradient and update are missing at step 0."""
+    log10(|change| / (|weight| + 1e-12)), changes of 0 left out); gradient and update are missing at step 0."""
 
     matrices: list[Matrix]
 

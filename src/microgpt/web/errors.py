@@ -24,13 +24,16 @@ def error_body(
     """The JSON body of an error.
 
     Args:
-        path: the path that was asked; below `/v1/` the body has OpenAI's shape, elsewhere it is `{"error": message}`.
+        path: the path that was asked; below `/v1/` the body has OpenAI's shape, below `/api/` and `/ws/` it is
+            `{"detail": message}`, elsewhere `{"error": message}`.
         status: the HTTP status.
         message: what is wrong and how to mend it, with no path, address or repr in it.
         kind: OpenAI's `type`; made from the status where it is not given.
         param: the field that is wrong.
         code: a short name for programs, such as `model_not_found`.
     """
+    if path.startswith(("/api/", "/ws/")):
+        return {"detail": message}
     if not path.startswith("/v1/"):
         return {"error": message}
     kind = kind or TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")

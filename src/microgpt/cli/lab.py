@@ -1,0 +1,67 @@
+"""The verb `lab`: watch a GPT learn in the browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from microgpt import errors, runtime
+from microgpt.cli.app import app
+
+
+@app.command()
+def lab(
+    host: Annotated[str, typer.Option(help="Address to listen on; all but loopback need a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, envvar="PORT", help="0 takes a free one.")] = 8000,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    api_key: Annotated[
+        str, typer.Option(envvar="MICROGPT_API_KEY", help="What clients must show as Authorization: Bearer KEY.")
+    ] = "",
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="Further name that clients may use for this server; may be given again.")
+    ] = None,
+    allowed_origin: Annotated[
+        list[str] | None, typer.Option(help="Further origin whose pages may write here; may be given again.")
+    ] = None,
+    sessions: Annotated[int, typer.Option(min=1, max=64, help="Sessions at the same time.")] = 8,
+    expire: Annotated[
+        float, typer.Option(min=1, max=1e6, help="Seconds until an idle session that nobody watches is ended.")
+    ] = 3600,
+    tracking: Annotated[str, typer.Option(help="mlflow, server or off: where ended sessions go as runs.")] = "mlflow",
+) -> None:
+    """Open the browser lab: a model trains on the page, with everything inside it visible."""
+    if tracking not in ("mlflow", "server", "off"):
+        raise errors.UsageError(f"--tracking {tracking}", "choose mlflow, server or off")
+    runtime.prepare_process()
+    try:
+        from microgpt.lab.api import make_app
+        from microgpt.lab.sessions import Limits
+        from microgpt.web.security import Security
+        from microgpt.web.server import serve, websocket_protocol
+
+        if websocket_protocol() == "none":
+            raise ModuleNotFoundError(name="websockets")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("microgpt"):
+            raise
+        raise errors.UsageError(
+            f"the lab needs {error.name}, which is not installed", "pip install 'microgpt[lab]'"
+        ) from None
+    limits = Limits(sessions=sessions, expire_s=expire, tracking=tracking)
+    settings = Security(
+        host=host,
+        port=port,
+        api_key=api_key or None,
+        allowed_hosts=tuple(allowed_host or ()),
+        allowed_origins=tuple(allowed_origin or ()),
+        open_paths=("/", "/api/health", "/favicon.ico", "/static/"),
+    )
+
+    def listening(url: str) -> None:
+        if browser:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    serve(make_app(limits), settings, name="microgpt lab", listening=listening)
