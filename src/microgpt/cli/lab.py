@@ -28,6 +28,7 @@ def lab(
     expire: Annotated[
         float, typer.Option(min=1, max=1e6, help="Seconds until an idle session that nobody watches is ended.")
     ] = 3600,
+    run: Annotated[str, typer.Option(help="Follow a run: a run folder, an MLflow run id, latest or best.")] = "",
     tracking: Annotated[str, typer.Option(help="mlflow, server or off: where ended sessions go as runs.")] = "mlflow",
 ) -> None:
     """Open the browser lab: a model trains on the page, with everything inside it visible."""
@@ -36,6 +37,7 @@ def lab(
     runtime.prepare_process()
     try:
         from microgpt.lab.api import make_app
+        from microgpt.lab.replay import LIMIT
         from microgpt.lab.sessions import Limits
         from microgpt.web.security import Security
         from microgpt.web.server import serve, websocket_protocol
@@ -48,6 +50,9 @@ def lab(
         raise errors.UsageError(
             f"the lab needs {error.name}, which is not installed", "pip install 'microgpt[lab]'"
         ) from None
+    from microgpt.runs.find import find_run
+
+    followed = find_run(run).path if run else None
     limits = Limits(sessions=sessions, expire_s=expire, tracking=tracking)
     settings = Security(
         host=host,
@@ -55,6 +60,7 @@ def lab(
         api_key=api_key or None,
         allowed_hosts=tuple(allowed_host or ()),
         allowed_origins=tuple(allowed_origin or ()),
+        body_limits={"/api/trace": LIMIT},
         open_paths=("/", "/api/health", "/favicon.ico", "/static/"),
     )
 
@@ -64,4 +70,4 @@ def lab(
 
             webbrowser.open(url)
 
-    serve(make_app(limits), settings, name="microgpt lab", listening=listening)
+    serve(make_app(limits, followed), settings, name="microgpt lab", listening=listening)

@@ -9,7 +9,10 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
     from microgpt.lab.api import make_app
+    from microgpt.lab.replay import LIMIT
     from microgpt.web.security import Security, secured
 
-    made = globals()["app"] = secured(make_app(), Security())
+    paths = ("/", "/api/health", "/favicon.ico", "/static/")
+    settings = Security(body_limits={"/api/trace": LIMIT}, open_paths=paths)
+    made = globals()["app"] = secured(make_app(), settings)
     return made

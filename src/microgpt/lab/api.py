@@ -20,23 +20,32 @@ from starlette.websockets import WebSocketDisconnect
 
 from microgpt import web
 from microgpt.config.build import is_name
+from microgpt.errors import ModelError
+from microgpt.lab.compare import differences
+from microgpt.lab.known import listed, named
+from microgpt.lab.log import Log
 from microgpt.lab.messages import (
     REQUESTS,
+    Attach,
     Begun,
+    Compare,
+    Compared,
     Fork,
     Inspect,
     Listing,
     Paused,
     Ping,
+    Place,
     Run,
     Running,
+    Runs,
     Sample,
     Start,
     State,
     Subscribe,
 )
 from microgpt.lab.refusals import Refusal, said
-from microgpt.lab.session import Session
+from microgpt.lab.replay import LIMIT, exported, read
 from microgpt.lab.sessions import Limits, Sessions
 from microgpt.lab.viewer import MOST_QUESTIONS, Viewer
 from microgpt.web.access import GONE
@@ -47,13 +56,20 @@ SHARED = Path(web.__file__).parent / "static"
 VENDOR = "vendor/preact.js"
 
 
-def make_app(limits: Limits | None = None) -> FastAPI:
-    """The app; its lifespan ends every session."""
+def make_app(limits: Limits | None = None, run: Path | None = None) -> FastAPI:
+    """The app; its lifespan ends every session.
+
+    Args:
+        limits: of what it takes on.
+        run: a run folder that a first session follows.
+    """
     sessions = Sessions(limits or Limits())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await sessions.open()
+        if run is not None:
+            await first(sessions, run)
         yield
         await sessions.close()
 
@@ -62,13 +78,27 @@ def make_app(limits: Limits | None = None) -> FastAPI:
     add_sessions(app, sessions)
     add_driving(app, sessions)
     add_looking(app, sessions)
+    add_files(app, sessions)
     add_socket(app, sessions)
     add_page(app)
     add_errors(app)
     return app
 
 
-def begun(session: Session) -> Begun:
+async def first(sessions: Sessions, run: Path) -> None:
+    """Follow a run from the start.
+
+    Raises:
+        ModelError: it cannot be.
+    """
+    try:
+        await sessions.attach(run)
+    except Refusal as refusal:
+        await sessions.close()
+        raise ModelError(f"{run} cannot be followed: {refusal.detail}", "see `microgpt runs` for others") from None
+
+
+def begun(session: Log) -> Begun:
     """What who starts a session is told."""
     return Begun(session_id=session.session_id, metadata=session.known)
 
@@ -159,6 +189,44 @@ def add_looking(app: FastAPI, sessions: Sessions) -> None:
         return await sessions.get(session_id).answered(asked)
 
 
+def add_files(app: FastAPI, sessions: Sessions) -> None:
+    """Traces and runs."""
+
+    @app.get("/api/session/{session_id}/trace")
+    async def trace(session_id: str) -> Response:
+        found = await exported(sessions.get(session_id))
+        content = await asyncio.to_thread(lambda: json.dumps(found, allow_nan=False).encode())
+        name = f'attachment; filename="microgpt-{session_id[:16]}.json"'
+        return Response(content, media_type="application/json", headers={"content-disposition": name})
+
+    @app.post("/api/trace")
+    async def take(request: Request) -> Begun:
+        content = await request.body()
+        if len(content) > LIMIT:
+            raise Refusal(413, f"the file is over the limit of {LIMIT:,} bytes")
+        return begun(sessions.replay(await asyncio.to_thread(read, content)))
+
+    @app.post("/api/compare")
+    async def compare(asked: Compare) -> Compared:
+        places = (asked.a, asked.b)
+        found = [await sessions.get(place.session_id).weights(place.step) for place in places]
+        (at_a, a, loss_a), (at_b, b, loss_b) = found
+        return Compared(
+            a=Place(session_id=asked.a.session_id, step=at_a),
+            b=Place(session_id=asked.b.session_id, step=at_b),
+            loss=(loss_a, loss_b),
+            parameters=await asyncio.to_thread(differences, a, b),
+        )
+
+    @app.get("/api/runs")
+    async def runs() -> Runs:
+        return Runs(runs=await asyncio.to_thread(listed))
+
+    @app.post("/api/runs/attach")
+    async def attach(asked: Attach) -> Begun:
+        return begun(await sessions.attach(await asyncio.to_thread(named, asked.run)))
+
+
 def add_page(app: FastAPI) -> None:
     """The page and its files."""
 
@@ -212,7 +280,7 @@ def add_socket(app: FastAPI, sessions: Sessions) -> None:
                     await task
 
 
-async def listen(socket: WebSocket, session: Session, viewer: Viewer) -> None:
+async def listen(socket: WebSocket, session: Log, viewer: Viewer) -> None:
     """Hear a browser until it goes."""
     asking: set[asyncio.Task[None]] = set()
     try:
@@ -229,7 +297,7 @@ async def listen(socket: WebSocket, session: Session, viewer: Viewer) -> None:
             task.cancel()
 
 
-def hear(message: Any, session: Session, viewer: Viewer, asking: set[asyncio.Task[None]]) -> None:
+def hear(message: Any, session: Log, viewer: Viewer, asking: set[asyncio.Task[None]]) -> None:
     """Do what a message of a browser says.
 
     Raises:
@@ -263,7 +331,7 @@ def hear(message: Any, session: Session, viewer: Viewer, asking: set[asyncio.Tas
         task.add_done_callback(asking.discard)
 
 
-async def answer(session: Session, viewer: Viewer, asked: Inspect) -> None:
+async def answer(session: Log, viewer: Viewer, asked: Inspect) -> None:
     """A panel, to who has asked."""
     try:
         viewer.answer(await session.question(asked))

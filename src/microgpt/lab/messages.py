@@ -169,6 +169,43 @@ class Compare(Message):
     b: Place
 
 
+class Difference(BaseModel):
+    """One parameter tensor in two states: norms, norm of the difference, cosine of the angle between them."""
+
+    name: str
+    shape: list[int]
+    norm_a: float
+    norm_b: float
+    distance: float
+    cosine: float | None
+
+
+class Compared(BaseModel):
+    """Answer of POST /api/compare; `loss` is each state's validation loss, parameters those of equal shape."""
+
+    a: Place
+    b: Place
+    loss: tuple[float, float]
+    parameters: list[Difference]
+
+
+class Known(BaseModel):
+    """A run folder; `run` is what attaching it takes."""
+
+    run: str
+    name: str
+    status: str
+    step: int | None
+    val_loss: float | None
+    started: str
+
+
+class Runs(BaseModel):
+    """GET /api/runs, newest first."""
+
+    runs: list[Known]
+
+
 # ---- answers about sessions
 
 
@@ -284,7 +321,7 @@ class Scalars(BaseModel):
         generation: see `Metadata`.
         columns: names of the values in a row: step, loss, learning_rate, grad_norm, step_ms, tokens, val_loss. A
             value that a step does not have is null; val_loss is that of the weights after the step.
-        rows: in the order of steps, which count from 1.
+        rows: in the order of steps, which count from 1; one more row of the same step takes the place of the last.
     """
 
     v: Literal[1] = 1

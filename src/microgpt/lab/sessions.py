@@ -7,11 +7,14 @@ import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from microgpt.lab.link import Link
-from microgpt.lab.messages import Fork, Start
+from microgpt.lab.log import Log
+from microgpt.lab.messages import Fork, Start, Trace
 from microgpt.lab.refusals import Refusal
+from microgpt.lab.replay import Replay
 from microgpt.lab.session import Session
 
 SWEEP_S = 5.0
@@ -48,7 +51,7 @@ class Sessions:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.all: dict[str, Session] = {}
+        self.all: dict[str, Log] = {}
         self._beginning = 0
         self._spare: Link | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,7 +103,7 @@ class Sessions:
         await made.start()
         return made
 
-    def get(self, session_id: str) -> Session:
+    def get(self, session_id: str) -> Log:
         """A session.
 
         Raises:
@@ -112,10 +115,10 @@ class Sessions:
         found.touched = time.monotonic()
         return found
 
-    def family(self, session: Session) -> list[Session]:
+    def family(self, session: Log) -> list[Log]:
         """A session's origin and all forks, oldest first."""
 
-        def root(one: Session) -> str:
+        def root(one: Log) -> str:
             seen: set[str] = set()
             at = one
             while at.known.parent is not None and at.session_id not in seen:
@@ -164,14 +167,32 @@ class Sessions:
         """A fresh session."""
         return await self.begun("begin", start=asked.model_dump(exclude_unset=True))
 
-    async def fork(self, origin: Session, asked: Fork) -> Session:
+    async def fork(self, origin: Log, asked: Fork) -> Session:
         """A session that goes on from a step of another."""
         self.make_room()
         made = await self.begun("fork", fork=await origin.offered(asked))
         origin.forked(made)
         return made
 
-    async def remove(self, session: Session) -> None:
+    async def attach(self, run: Path) -> Session:
+        """A session that follows a run; one that follows it already is that."""
+        for session in self.all.values():
+            if isinstance(session, Session) and session.known.kind == "run" and session.known.run == str(run):
+                return session
+        return await self.begun("attach", run=str(run))
+
+    def replay(self, trace: Trace) -> Replay:
+        """A session from a file.
+
+        Raises:
+            Refusal: too many sessions, or the file is damaged.
+        """
+        self.make_room()
+        session = Replay(secrets.token_hex(8), trace)
+        self.all[session.session_id] = session
+        return session
+
+    async def remove(self, session: Log) -> None:
         """End a session; its run folder stays."""
         self.all.pop(session.session_id, None)
         await session.close()

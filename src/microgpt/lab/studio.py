@@ -64,15 +64,16 @@ class Studio:
 
     Args:
         recipe: what to train.
-        folder: where states are recorded.
+        records: where states are recorded: a folder, or what has them already.
         off: units that stay switched off.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, off: Sequence[Unit] = ()) -> None:
+    def __init__(self, recipe: Recipe, records: Path | History, off: Sequence[Unit] = ()) -> None:
         self.recipe, self.off = recipe, list(off)
         self.live = Learner(recipe, off)
         size = self.live.model.parameter_count()
-        self.history = History(folder, record_interval(self.live.end, size))
+        every = record_interval(self.live.end, size)
+        self.history = records if isinstance(records, History) else History(records, every)
         self._shadow: Learner | None = None
         self._replica: GPT | None = None
         self._pictures: dict[tuple[str, int, int], tuple[Tensor, list[float]]] = {}
@@ -107,7 +108,10 @@ class Studio:
         if not 0 <= step <= self.live.step:
             raise UsageError(f"step {step} has not been made", f"there are steps up to {self.live.step}")
         recorded = self.history.before(step)
-        shadow = self._shadow = self._shadow or Learner(self.recipe, self.off)
+        if self._shadow is None:
+            self._shadow = Learner(self.recipe, self.off)
+            self._shadow.schedule = self.live.schedule
+        shadow = self._shadow
         ready = shadow.step if 0 < shadow.step <= step else -1
         if step == self.live.step and ready < step:
             shadow.restore(self.live.state())

@@ -11,7 +11,7 @@ from microgpt.lab.frames import frame
 from microgpt.lab.messages import Subscribe
 
 if TYPE_CHECKING:
-    from microgpt.lab.session import Session
+    from microgpt.lab.log import Log
 
 #: messages that wait for a browser; of samples and the like the oldest are left out
 MOST_WAITING = 64
@@ -33,7 +33,7 @@ class Viewer:
         questions: answers that it waits for.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Log) -> None:
         self.session = session
         self.subscribed = False
         self.panels: dict[str, str] = {}
@@ -61,6 +61,11 @@ class Viewer:
 
     def wake(self) -> None:
         """There are new rows."""
+        self._wake.set()
+
+    def again(self) -> None:
+        """The last row was replaced."""
+        self._place = min(self._place, max(0, len(self.session.rows) - 1))
         self._wake.set()
 
     def begin_again(self) -> None:

@@ -26,6 +26,8 @@ from microgpt.config.schema import TrackingConfig  # noqa: E402
 from microgpt.errors import MicrogptError  # noqa: E402
 from microgpt.lab import branch  # noqa: E402
 from microgpt.lab.events import events_before, number, train_step  # noqa: E402
+from microgpt.lab.export import frames  # noqa: E402
+from microgpt.lab.follow import Follower  # noqa: E402
 from microgpt.lab.frames import Pipe, packed  # noqa: E402
 from microgpt.lab.learner import Learner, Stepped  # noqa: E402
 from microgpt.lab.messages import Metadata, Place, Sample, Start  # noqa: E402
@@ -33,8 +35,10 @@ from microgpt.lab.recipe import configured, prepared_recipe  # noqa: E402
 from microgpt.lab.record import STATES, Record, new_folder  # noqa: E402
 from microgpt.lab.refusals import printable  # noqa: E402
 from microgpt.lab.studio import Studio  # noqa: E402
+from microgpt.runs.folder import read_run  # noqa: E402
 
 FLUSH_S = 0.03
+POLL_S = 0.5
 #: while it trains, looks for the page take at most a quarter of the time
 REST = 3.0
 EVENTS_S = 1 / 30
@@ -76,6 +80,8 @@ class Worker:
         self.tracking = TrackingConfig(kind="off")
         self.generation = 0
         self.left = 0
+        self.following = False
+        self.polled = -math.inf
         self.delay = 0.0
         self.next_at = self.rest_until = self.flushed = self.evented = 0.0
         self.events = 0
@@ -84,7 +90,8 @@ class Worker:
         self.ops: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "begin": self.begin, "fork": self.fork, "step": self.step, "run": self.run_steps, "pause": self.pause,
             "reset": self.reset, "sample": self.sample, "inspect": self.inspect, "watch": self.watch,
-            "want": self.want, "snapshot": self.snapshot,
+            "want": self.want, "snapshot": self.snapshot, "attach": self.attach, "trace": self.trace,
+            "weights": self.weights,
         }  # fmt: skip
 
     @property
@@ -96,13 +103,15 @@ class Worker:
         """Until the server is gone."""
         while not self.pipe.closed:
             now = time.monotonic()
-            wait = max(0.0, self.next_at - now) if self.running else 0.0 if self._due() else None
+            idle = POLL_S if isinstance(self.studio, Follower) else None
+            wait = max(0.0, self.next_at - now) if self.running else 0.0 if self._due() else idle
             message = self.pipe.receive(wait)
             while message is not None:
                 self._answer(message)
                 message = self.pipe.receive(0)
             if self.running and time.monotonic() >= self.next_at and not self.pipe.closed:
                 self._guarded(self._train)
+            self._guarded(self._follow)
             self._guarded(self._stream)
             if self.rows and (not self.running or time.monotonic() - self.flushed >= FLUSH_S):
                 self._guarded(self._flush)
@@ -159,6 +168,28 @@ class Worker:
         self.record.take(Path(asked.run), asked.step)
         return self._described()
 
+    def attach(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A run folder."""
+        run = Path(message["run"])
+        self.session_id, self.name = message["session_id"], str(read_run(run).get("name", ""))
+        self.studio = Follower(run)
+        self._follow()
+        return self._described()
+
+    def _follow(self) -> None:
+        """Tell what is new of a run that is followed."""
+        studio, now = self.studio, time.monotonic()
+        if not isinstance(studio, Follower) or now - self.polled < POLL_S:
+            return
+        self.polled = now
+        rows, _ = studio.poll()
+        if rows:
+            self.pipe.send({"event": "rows", "rows": rows, "recorded": studio.history.steps})
+        if studio.running != self.following:
+            self.following = studio.running
+            completed = studio.live.step >= studio.live.end
+            self.pipe.send({"event": "status", "running": self.following, "completed": completed})
+
     def _open(self, path: Path, studio: Callable[[Path], Studio]) -> None:
         """Make the run folder and the studio that records into it."""
         parent = None if self.parent is None else self.parent.model_dump()
@@ -167,10 +198,10 @@ class Worker:
         self.studio.keep(True)
 
     def _described(self) -> dict[str, Any]:
-        assert self.studio is not None
-        assert self.record is not None
-        run = str(self.record.folder.path)
-        metadata: Metadata = self.studio.metadata("live", self.name, run, self.parent, self.generation)
+        studio = self._ready()
+        run = studio.run if isinstance(studio, Follower) else self._recorded().folder.path
+        kind = "run" if isinstance(studio, Follower) else "live"
+        metadata: Metadata = studio.metadata(kind, self.name, str(run), self.parent, self.generation)
         return {"metadata": metadata.model_dump(mode="json")}
 
     # ---- driving
@@ -180,8 +211,14 @@ class Worker:
             raise Busy("the session has not begun")
         return self.studio
 
+    def _recorded(self) -> Record:
+        if self.record is None:
+            raise Busy("this session follows a run; fork it to train on")
+        return self.record
+
     def _may_step(self) -> Studio:
         studio = self._ready()
+        self._recorded()
         if self.running:
             raise Busy("the session is running; pause it first")
         if studio.live.step >= studio.live.end:
@@ -217,8 +254,7 @@ class Worker:
         """Begin again, as a new run."""
         studio = self._ready()
         self.left = 0
-        if self.record is not None:
-            self.record.end()
+        self._recorded().end()
         self.rows.clear()
         self.generation += 1
         self.parent = None
@@ -246,8 +282,7 @@ class Worker:
 
     def _advance(self, full: bool) -> dict[str, Any] | None:
         """One step; a full one gives the event that the page of prior art draws."""
-        studio, record = self._ready(), self.record
-        assert record is not None
+        studio, record = self._ready(), self._recorded()
         live = studio.live
         before = events_before(live) if full else None
         done = studio.advance(watched=full or any(w.panel in MOVED for w in self.watched.values()))
@@ -382,13 +417,24 @@ class Worker:
         """What a fork needs: the state of a step on disk, and what was trained."""
         studio = self._ready()
         step = studio.live.step if message["step"] is None else int(message["step"])
-        if step == studio.live.step:
-            studio.keep(True)
-        elif step not in studio.history.sizes:
-            studio.history.record(step, studio.shadow_at(step).state())
-        assert self.record is not None
+        if not studio.history.path(step).exists():
+            state = studio.live.state() if step == studio.live.step else studio.shadow_at(step).state()
+            studio.history.record(step, state)
         self._flush()
-        return branch.offered(studio, self.record.folder.path, step)
+        run = studio.run if isinstance(studio, Follower) else self._recorded().folder.path
+        return branch.offered(studio, run, step)
+
+    def trace(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The panels at recorded steps."""
+        return {"frames": frames(self._ready())}
+
+    def weights(self, message: dict[str, Any]) -> dict[str, Any]:
+        """All weights at a step, and their validation loss."""
+        studio = self._ready()
+        scene = studio.scene(message["step"])
+        found = {name: p.detach().numpy() for name, p in scene.model.named_parameters()}
+        listed, blob = packed(found)
+        return {"step": scene.step, "tensors": listed, "loss": studio.live.loss(scene.model)[0], "blob": blob}
 
 
 MOVED = {"parameters", "matrix", "weight"}

@@ -83,6 +83,8 @@ class Trace(TorchFunctionMode):
         given = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor) and t.is_floating_point()]
         if not any(id(t) in self._known or id(t) in self._parameters for t in given):
             return result  # masks and rotary factors: made of no weight
+        if any(result is t for t in given):
+            return result  # a change of format that changes nothing
         if self.nudge is not None and self.nudge[0] == self._done:
             result = result + self.nudge[1]
         inputs = [self._place(t) for t in given]
