@@ -38,6 +38,7 @@ OTHERS = (
     "same_answer",
     "locked_store",
     "recipe",
+    "lab",
 )
 SCRIPTS = (*TRAINING, *OTHERS)
 MORE = ("val_loss_at_equal_time", "curves", "seconds_a_step", "losses", "parameters")

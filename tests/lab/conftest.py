@@ -73,6 +73,11 @@ class Lab:
     def said(self) -> str:
         return (self.folder / "stderr.log").read_text()[-3000:]
 
+    def clear(self) -> None:
+        """Close all sessions: a server takes eight."""
+        for session in self.get("/sessions").json()["sessions"]:
+            self.client.delete(f"/session/{session['session_id']}")
+
     def socket(self, session: str, **options: Any) -> ClientConnection:
         address = f"{self.url.replace('http', 'ws')}/ws/{session}"
         return connect(address, open_timeout=PATIENCE, proxy=None, max_size=None, **options)
@@ -122,9 +127,16 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 
 
 @pytest.fixture(scope="module")
-def lab(serve: Serve) -> Lab:
-    """A server."""
+def server(serve: Serve) -> Lab:
+    """One for all tests of a file."""
     return serve()
+
+
+@pytest.fixture
+def lab(server: Lab) -> Iterator[Lab]:
+    """A server; its sessions are gone after the test."""
+    yield server
+    server.clear()
 
 
 Make = Callable[..., Studio]

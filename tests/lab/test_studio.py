@@ -330,7 +330,7 @@ def test_a_text_of_ones_own_is_looked_at(studio) -> None:
     ("panel", "params"),
     [
         ("nothing", {}), ("attention", {"row": 7}), ("attention", {"rows": 1}), ("node", {"node": 10**6}),
-        ("scalar", {"node": 5, "index": [0]}), ("lens", {"position": 99}), ("matrix", {"name": "/etc/passwd"}),
+        ("scalar", {"node": 5, "index": [0]}), ("lens", {"position": 10**9}), ("matrix", {"name": "/etc/passwd"}),
         ("weight", {"name": "wte", "index": [1000, 0]}), ("probabilities", {"temperature": float("nan")}),
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ from microgpt.config.schema import TrainConfig
 
 TOKENS_A_BATCH = 4096
 EVALUATIONS = 20
+LAB_CHECKPOINTS = 100
 EPOCHS, MIN_STEPS, MAX_STEPS = 4, 100, 5000
 EVAL_SHARE = 0.3  # a validation token costs a third of a training token: 0.3 of the tokens is a tenth of the time
 EVAL_FLOPS = 50_000_000_000  # validations of fewer operations, all together, are done in a second: none is spared
@@ -59,6 +60,10 @@ def resolved_shape(config: TrainConfig, train_tokens: int) -> TrainConfig:
     if c.trainer.eval_interval is None:
         affords_one = math.ceil(EVAL_BATCHES / EVAL_SHARE / c.trainer.accumulate)
         c.trainer.eval_interval = min(c.trainer.max_steps, max(affords_one, c.trainer.max_steps // EVALUATIONS))
+    if c.lab:
+        c.trainer.keep_checkpoints = max(c.trainer.keep_checkpoints, LAB_CHECKPOINTS + 1)
+        if c.trainer.checkpoint_interval is None:
+            c.trainer.checkpoint_interval = max(1, c.trainer.max_steps // LAB_CHECKPOINTS)
     if c.trainer.checkpoint_interval is None:
         c.trainer.checkpoint_interval = c.trainer.eval_interval
     return c

@@ -125,6 +125,7 @@ def _converted(item: Setting, value: Any) -> Any:
             raise ValueError
         return [str(entry) for entry in entries]
     if base is bool:
+        value = {"on": True, "off": False}.get(value, value) if isinstance(value, str) else value
         if not isinstance(value, bool):
             raise ValueError
         return value

@@ -288,6 +288,7 @@ class TrainConfig:
     )
     init_from: str = setting("", "start from the weights and tokenizer of a run or model folder (fine-tuning)")
     from_run: str = setting("", "train a run again from its record: a run folder or MLflow id")
+    lab: bool = setting(False, "keep a checkpoint of every hundredth of the run, for `microgpt lab --run`")
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

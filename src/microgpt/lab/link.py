@@ -28,8 +28,9 @@ class Link:
     """
 
     def __init__(self) -> None:
-        self.heard: Heard = lambda message, blob: None
-        self.lost: Callable[[], None] = lambda: None
+        self.heard: Heard
+        self.lost: Callable[[], None]
+        self.rest()
         self.closed = False
         self._numbers = itertools.count()
         self._waiting: dict[int, asyncio.Future[tuple[dict[str, Any], bytes]]] = {}
@@ -97,6 +98,11 @@ class Link:
         if self._writer is not None and not self.closed:
             text = json.dumps(message).encode()
             self._writer.write(PREFIX.pack(len(text), 0) + text)
+
+    def rest(self) -> None:
+        """Tell nobody any more."""
+        self.heard = lambda message, blob: None
+        self.lost = lambda: None
 
     async def close(self, seconds: float = 5.0) -> None:
         """End the process: it closes its run first, and is killed if that takes too long."""

@@ -103,6 +103,11 @@ class Log:
         for viewer in self.viewers:
             viewer.tell(message)
 
+    def part(self) -> None:
+        """The session is over: tell all browsers."""
+        self.failed = True
+        self.tell({"v": 1, "type": "error", "detail": "the session was closed", "id": None})
+
     # ---- viewers
 
     def join(self) -> Viewer:

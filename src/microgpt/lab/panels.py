@@ -42,7 +42,7 @@ class At(Where):
     """A token of the row.
 
     Attributes:
-        position: from 0; negative ones count from the end.
+        position: from 0; negative ones count from the end; outside of the row it is the nearest token.
     """
 
     position: Annotated[int, Field(ge=-100_000, le=100_000)] = -1

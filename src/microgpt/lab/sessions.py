@@ -103,6 +103,17 @@ class Sessions:
         await made.start()
         return made
 
+    async def _give_back(self, link: Link) -> None:
+        """A worker whose session is over: it is the next one's, or ends."""
+        link.rest()
+        if self.limits.spare and self._spare is None and not link.closed:
+            with suppress(Refusal):
+                await link.ask("leave")
+                if self._spare is None and not link.closed:
+                    self._spare = link
+                    return
+        await link.close()
+
     def get(self, session_id: str) -> Log:
         """A session.
 
@@ -150,13 +161,13 @@ class Sessions:
         self.make_room()
         self._beginning += 1
         try:
-            session = Session(secrets.token_hex(8), await self.link())
+            link = await self.link()
+            session = Session(secrets.token_hex(8), link)
             tracking = {"kind": self.limits.tracking, "uri": self.limits.tracking_uri}
             try:
                 await session.begin(op, tracking=tracking, **values)
             except BaseException:
-                with suppress(OSError):
-                    await session.close()
+                await self._give_back(link)
                 raise
             self.all[session.session_id] = session
         finally:
@@ -195,4 +206,6 @@ class Sessions:
     async def remove(self, session: Log) -> None:
         """End a session; its run folder stays."""
         self.all.pop(session.session_id, None)
-        await session.close()
+        session.part()
+        if isinstance(session, Session):
+            await self._give_back(session.link)

@@ -39,18 +39,18 @@ class Viewer:
         self.panels: dict[str, str] = {}
         self.questions = 0
         self._place = len(session.rows)
-        self._waiting: deque[str | bytes] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[tuple[int, str | bytes]] = deque(maxlen=MOST_WAITING)
         self._frames: dict[str, bytes] = {}
         self._wake = asyncio.Event()
 
     def tell(self, message: dict[str, Any]) -> None:
-        """A JSON message, in order."""
-        self._waiting.append(json.dumps(message, allow_nan=False))
+        """A JSON message, after the rows that were there before it."""
+        self._waiting.append((len(self.session.rows), json.dumps(message, allow_nan=False)))
         self._wake.set()
 
     def answer(self, content: bytes) -> None:
-        """A frame that was asked for, in order."""
-        self._waiting.append(content)
+        """A frame that was asked for, as soon as can be."""
+        self._waiting.append((0, content))
         self._wake.set()
 
     def show(self, key: str, header: dict[str, Any], payload: bytes) -> None:
@@ -71,6 +71,7 @@ class Viewer:
     def begin_again(self) -> None:
         """The session was reset."""
         self._place = 0
+        self._waiting = deque(((0, content) for _, content in self._waiting), MOST_WAITING)
         self._frames.clear()
         self._wake.set()
 
@@ -96,32 +97,29 @@ class Viewer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._waiting:
-                content = self._waiting.popleft()
-                await (socket.send_text(content) if isinstance(content, str) else socket.send_bytes(content))
-            await (self._write_scalars(socket) if self.subscribed else self._write_steps(socket))
+            while self._waiting or self._place < len(self.session.rows):
+                self._place = min(self._place, len(self.session.rows))
+                if self._waiting and self._waiting[0][0] <= self._place:
+                    _, content = self._waiting.popleft()
+                    await (socket.send_text(content) if isinstance(content, str) else socket.send_bytes(content))
+                else:
+                    await self._write_rows(socket)
             for key in list(self._frames):
                 content = self._frames.pop(key, None)
                 if content is not None:
                     await socket.send_bytes(content)
                     self.session.taken(key)
 
-    async def _write_scalars(self, socket: Any) -> None:
+    async def _write_rows(self, socket: Any) -> None:
+        """The next rows, up to where a message waits."""
         rows = self.session.rows
-        while self._place < len(rows):
-            part = rows[self._place : self._place + MOST_ROWS]
-            self._place += len(part)
+        end = min(len(rows), self._waiting[0][0]) if self._waiting else len(rows)
+        part = rows[self._place : min(end, self._place + (MOST_ROWS if self.subscribed else 1))]
+        self._place += len(part)
+        if self.subscribed:
             await socket.send_text(json.dumps(self.session.scalars(part)))
-            rows = self.session.rows
-        self._place = min(self._place, len(rows))
-
-    async def _write_steps(self, socket: Any) -> None:
-        rows = self.session.rows
-        while self._place < len(rows):
-            event, full = self.session.event(rows[self._place])
-            self._place += 1
-            await socket.send_text(json.dumps(event))
-            if full:
-                self.session.seen()
-            rows = self.session.rows
-        self._place = min(self._place, len(rows))
+            return
+        event, full = self.session.event(part[0])
+        await socket.send_text(json.dumps(event))
+        if full:
+            self.session.seen()

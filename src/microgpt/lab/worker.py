@@ -91,7 +91,7 @@ class Worker:
             "begin": self.begin, "fork": self.fork, "step": self.step, "run": self.run_steps, "pause": self.pause,
             "reset": self.reset, "sample": self.sample, "inspect": self.inspect, "watch": self.watch,
             "want": self.want, "snapshot": self.snapshot, "attach": self.attach, "trace": self.trace,
-            "weights": self.weights,
+            "weights": self.weights, "leave": self.leave,
         }  # fmt: skip
 
     @property
@@ -203,6 +203,18 @@ class Worker:
         kind = "run" if isinstance(studio, Follower) else "live"
         metadata: Metadata = studio.metadata(kind, self.name, str(run), self.parent, self.generation)
         return {"metadata": metadata.model_dump(mode="json")}
+
+    def leave(self, message: dict[str, Any]) -> dict[str, Any]:
+        """End the session; the process can begin another."""
+        self.left = 0
+        if self.record is not None:
+            self.record.end()
+        self.studio = self.record = self.parent = None
+        self.generation = 0
+        self.following = False
+        self.polled = -math.inf
+        self.rows, self.watched = [], {}
+        return {}
 
     # ---- driving
 

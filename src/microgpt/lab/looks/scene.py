@@ -153,16 +153,9 @@ class Row:
         return self.scene.shown(self.cut[1][0])
 
     def position(self, wanted: int) -> int:
-        """A position counted from 0.
-
-        Raises:
-            UsageError: the row is shorter.
-        """
+        """A position counted from 0; one outside is the last or first, since the next step's row may be shorter."""
         count = self.cut[0].shape[1]
-        at = wanted + count if wanted < 0 else wanted
-        if not 0 <= at < count:
-            raise UsageError(f"there is no position {wanted}", f"the row has {count} tokens")
-        return at
+        return min(count - 1, max(0, wanted + count if wanted < 0 else wanted))
 
 
 def stats(tensor: Tensor) -> Stats:
