@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from .conftest import LARGER, Lab, Serve
+pytest.importorskip("httpx", reason="the extra `dev` is not installed")
+import httpx
+
+from .conftest import LARGER, PATIENCE, Lab, Serve
 
 
 @pytest.fixture
@@ -228,19 +235,43 @@ def test_a_fork_reads_other_data_in_its_origins_tokens(lab: Lab) -> None:
 
 
 def test_sessions_are_limited_expire_and_leave_runs(serve: Serve, tmp_path: Path) -> None:
-    server = serve("--sessions", "2", "--expire", "2", folder=tmp_path)
-    first, second = server.start(num_steps=30), server.start(num_steps=30)
+    server = serve("--sessions", "1", "--expire", "4", folder=tmp_path)
+    first = server.start(num_steps=30)
     refused = server.post("/session/start")
     assert refused.status_code == 429
     assert "close one first" in refused.json()["detail"]
     assert refused.headers["retry-after"]
     server.finish(first)
     server.until(lambda: not server.get("/sessions").json()["sessions"])
-    assert server.get(f"/session/{second}").status_code == 404
-    (run,) = (tmp_path / "outputs").glob("*/*/run.json")  # the second learned nothing
+    assert server.get(f"/session/{first}").status_code == 404
+    server.client.delete(f"/session/{server.start()}")  # it has learned nothing and leaves nothing
+    (run,) = (tmp_path / "outputs").glob("*/*/run.json")
     facts = json.loads(run.read_text())
     assert (facts["status"], facts["steps"], facts["stage"]) == ("FINISHED", 30, "train")
     steps = [json.loads(line)["step"] for line in (run.parent / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 31))
     assert (run.parent / "checkpoints" / "step-000030" / "weights.safetensors").exists()
     assert server.stop(signal.SIGTERM) == 143
+
+
+def test_uvicorn_alone_serves_the_same_app(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "microgpt.lab:app", "--port", str(port), "--log-level", "error"]
+    process = subprocess.Popen(command, cwd=tmp_path)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}/api", timeout=PATIENCE) as client:
+            end = time.monotonic() + PATIENCE
+            while True:
+                try:
+                    assert client.get("/health").json() == {"status": "ok"}
+                    break
+                except httpx.TransportError:
+                    assert time.monotonic() < end
+                    time.sleep(0.1)
+            assert client.post("/session/start", headers={"origin": "http://evil.example"}).status_code == 403
+            session = client.post("/session/start").json()["session_id"]
+            assert client.post(f"/session/{session}/step").json()["step"] == 1
+    finally:
+        process.terminate()
+        process.wait(timeout=PATIENCE)

@@ -20,6 +20,8 @@ from microgpt.lab.session import Session
 SWEEP_S = 5.0
 #: seconds after a start until the next worker is made ready: the new session has the machine for itself
 SPARE_AFTER_S = 3.0
+#: workers without a session that are kept; starting one takes seconds of a core
+SPARES = 2
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Sessions:
         self.limits = limits
         self.all: dict[str, Log] = {}
         self._beginning = 0
-        self._spare: Link | None = None
+        self._spares: list[Link] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -67,8 +69,7 @@ class Sessions:
         for task in list(self._tasks):
             task.cancel()
         closing = [session.close() for session in self.all.values()]
-        if self._spare is not None:
-            closing.append(self._spare.close())
+        closing += [link.close() for link in self._spares]
         self.all.clear()
         await asyncio.gather(*closing, return_exceptions=True)
 
@@ -88,17 +89,19 @@ class Sessions:
 
     async def _make_spare(self, after: float = 0.0) -> None:
         await asyncio.sleep(after)
-        if self._spare is None:
-            self._spare = link = Link()
+        if not self._spares:
+            link = Link()
+            self._spares.append(link)
             await link.start()
 
     async def link(self) -> Link:
         """A worker: the one that is ready, or a new one."""
-        spare, self._spare = self._spare, None
-        if self.limits.spare:
+        spares = [link for link in self._spares if not link.closed]
+        self._spares = spares[1:]
+        if self.limits.spare and not self._spares:
             self._later(self._make_spare(SPARE_AFTER_S))
-        if spare is not None and not spare.closed:
-            return spare
+        if spares:
+            return spares[0]
         made = Link()
         await made.start()
         return made
@@ -106,11 +109,11 @@ class Sessions:
     async def _give_back(self, link: Link) -> None:
         """A worker whose session is over: it is the next one's, or ends."""
         link.rest()
-        if self.limits.spare and self._spare is None and not link.closed:
+        if self.limits.spare and len(self._spares) < SPARES and not link.closed:
             with suppress(Refusal):
                 await link.ask("leave")
-                if self._spare is None and not link.closed:
-                    self._spare = link
+                if len(self._spares) < SPARES and not link.closed:
+                    self._spares.append(link)
                     return
         await link.close()
 
