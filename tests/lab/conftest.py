@@ -80,7 +80,7 @@ class Lab:
 
     def socket(self, session: str, **options: Any) -> ClientConnection:
         address = f"{self.url.replace('http', 'ws')}/ws/{session}"
-        return connect(address, open_timeout=PATIENCE, proxy=None, max_size=None, **options)
+        return connect(address, open_timeout=PATIENCE, close_timeout=1, proxy=None, max_size=None, **options)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.client.close()

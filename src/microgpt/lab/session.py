@@ -49,7 +49,8 @@ class Session(Log):
                 self._events.popitem(last=False)
         elif event == "status":
             self.running = bool(message["running"])
-            self.tell(self.status())
+            if self.metadata is not None:  # a run that is followed says it before it has begun
+                self.tell(self.status())
         elif event == "samples":
             self._keep(message["message"])
         elif event == "frame":
