@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import httpx
 from common import arguments, compared, scratch, seconds
@@ -27,6 +28,7 @@ WORDS = ["model=micro_first", "data=names", "tokenizer=char", "data.packing=fals
 WORDS += ["optimizer=adamw", "optimizer.learning_rate=0.01", "optimizer.schedule=cosine", "optimizer.grad_clip=0"]
 WORDS += ["optimizer.warmup_steps=0"]
 PANELS = ("attention", "probabilities", "parameters", "embeddings")
+WATCH = json.dumps({"type": "subscribe", "panels": [{"key": p, "panel": p, "hz": 5} for p in PANELS], "since": 0})
 CLICKS = 20
 
 
@@ -49,13 +51,9 @@ class Lab:
         body = {"num_steps": steps, "settings": {"trainer.eval_interval": steps}}
         return self.client.post("/session/start", json=body).raise_for_status().json()["session_id"]
 
-    def socket(self, session: str, watched: bool = True) -> ClientConnection:
-        """A viewer of four panels, or one of prior art."""
-        client = connect(f"{self.url.replace('http', 'ws')}/ws/{session}", proxy=None, max_size=None)
-        if watched:
-            panels = [{"key": panel, "panel": panel, "hz": 5} for panel in PANELS]
-            client.send(json.dumps({"type": "subscribe", "panels": panels, "since": 0}))
-        return client
+    def socket(self, session: str) -> ClientConnection:
+        """A viewer."""
+        return connect(f"{self.url.replace('http', 'ws')}/ws/{session}", proxy=None, max_size=None, close_timeout=1)
 
     def train(self, session: str) -> float:
         """Seconds until all steps are done."""
@@ -85,14 +83,15 @@ def reading(client: ClientConnection, count: list[int]) -> None:
 def trained(lab: Lab, steps: int, viewers: int, reads: bool = True, watched: bool = True) -> tuple[float, float]:
     """Milliseconds a step of a session, and bytes a second to its first viewer."""
     session = lab.start(steps)
-    clients = [lab.socket(session, watched) for _ in range(viewers)]
-    counts = [[0] for _ in clients]
-    if reads:
+    with ExitStack() as open_sockets:
+        clients = [open_sockets.enter_context(lab.socket(session)) for _ in range(viewers)]
+        counts = [[0] for _ in clients]
         for client, count in zip(clients, counts):
-            threading.Thread(target=reading, args=(client, count), daemon=True).start()
-    spent = lab.train(session)
-    for client in clients:
-        client.close()
+            if watched:
+                client.send(WATCH)
+            if reads:
+                threading.Thread(target=reading, args=(client, count), daemon=True).start()
+        spent = lab.train(session)
     lab.client.delete(f"/session/{session}")
     return 1000 * spent / steps, (counts[0][0] if counts else 0) / spent
 
@@ -101,6 +100,7 @@ def clicked(lab: Lab, session: str, panel: str, live: bool) -> float:
     """Milliseconds from a question to its picture, the median of some: over the WebSocket, or by REST as JSON."""
     found: list[float] = []
     with lab.socket(session) as client:
+        client.send(WATCH)
         for number in range(CLICKS):
             started = time.perf_counter()
             if live:

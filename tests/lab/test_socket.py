@@ -183,3 +183,16 @@ def test_a_worker_that_dies_is_told_to_everybody(lab: Lab) -> None:
         assert "ended" in until(client, "error")["detail"]
     assert lab.post(f"/session/{session}/step").status_code in (404, 503)
     assert lab.get("/health").status_code == 200
+
+
+def test_a_session_that_diverges_can_still_be_looked_at(lab: Lab) -> None:
+    wild = {"optimizer.weight_decay": 10, "model.mlp": "relu2", "model.init_std": 10}
+    session = lab.start(num_steps=60, learning_rate=1, n_layer=3, settings=wild)
+    with lab.socket(session) as client:
+        panels = [{"key": p, "panel": p} for p in ("graph", "parameters", "tokens", "probabilities", "embeddings")]
+        say(client, type="subscribe", panels=panels)
+        lab.finish(session)
+        until(client, "frame")
+    for panel in ("graph", "tokens", "parameters", "knockout", "attention", "lens"):
+        assert lab.post(f"/session/{session}/inspect", panel=panel).status_code in (200, 422)
+    assert lab.post(f"/session/{session}/sample").status_code < 500

@@ -51,16 +51,22 @@ class Link:
         self._reading = asyncio.create_task(self._read(reader))
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        with suppress(asyncio.IncompleteReadError, OSError):
-            while True:
-                length, more = PREFIX.unpack(await reader.readexactly(PREFIX.size))
-                message = json.loads(await reader.readexactly(length))
-                blob = await reader.readexactly(more)
-                waiting = self._waiting.pop(message.get("re", -1), None)
-                if waiting is None:
-                    self.heard(message, blob)
-                elif not waiting.done():
-                    waiting.set_result((message, blob))
+        try:
+            with suppress(asyncio.IncompleteReadError, OSError):
+                while True:
+                    length, more = PREFIX.unpack(await reader.readexactly(PREFIX.size))
+                    message = json.loads(await reader.readexactly(length))
+                    blob = await reader.readexactly(more)
+                    waiting = self._waiting.pop(message.get("re", -1), None)
+                    if waiting is None:
+                        self.heard(message, blob)
+                    elif not waiting.done():
+                        waiting.set_result((message, blob))
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """Nothing more will come."""
         self.closed = True
         for waiting in self._waiting.values():
             if not waiting.done():

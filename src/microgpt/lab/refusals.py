@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from microgpt.errors import MicrogptError
+
 
 class Refusal(Exception):
     """Raised wherever a request cannot be granted.
@@ -32,3 +34,10 @@ def printable(text: str) -> str:
     """A text as JSON and terminals can have it."""
     clean = "".join(c if c.isprintable() else " " for c in text)
     return clean.encode("utf-8", "replace").decode()[:1000]
+
+
+def told(error: BaseException) -> str:
+    """What a page is told of a fault: what a user can mend in words, of everything else only the kind."""
+    return (
+        printable(str(error)) if isinstance(error, MicrogptError) else f"the session failed: {type(error).__name__}"
+    )

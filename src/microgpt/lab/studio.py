@@ -54,6 +54,15 @@ LOOKS: dict[str, Any] = {
 }
 
 
+def finite(value: Any) -> Any:
+    """A value as JSON can have it: numbers that are not finite become None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(entry) for key, entry in value.items()}
+    return [finite(entry) for entry in value] if isinstance(value, list) else value
+
+
 def record_interval(steps: int, parameters: int) -> int:
     """Steps between records: a hundred of them in a run, fewer where the model is large."""
     return max(10, steps // RECORDS, parameters // 100_000)
@@ -156,6 +165,14 @@ class Studio:
         shadow.advance(watched=True)
         return shadow.movement
 
+    def mean_change(self) -> float | None:
+        """Mean of |change| over all parameters in the last update, where it was watched."""
+        moved = self.live.movement
+        if moved is None or moved.step != self.live.step:
+            return None
+        changes = torch.stack([(moved.after[n] - moved.before[n]).abs().sum() for n in moved.after])
+        return float(changes.sum()) / self.live.model.parameter_count()
+
     # ---- looks
 
     def look(
@@ -176,7 +193,7 @@ class Studio:
         scene = whole.without(params)
         data, tensors = self._answer(panel, scene, whole, params)
         arrays = {name: t.detach().float().contiguous().numpy() for name, t in tensors.items()}
-        return whole.step, data.model_dump(mode="json"), arrays
+        return whole.step, finite(data.model_dump(mode="json")), arrays
 
     def _answer(self, panel: str, scene: Scene, whole: Scene, params: Params) -> tuple[Any, Tensors]:
         if isinstance(params, EmbeddingsParams):

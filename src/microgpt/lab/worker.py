@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,43 +25,26 @@ import torch  # noqa: E402 - after the allocator is set up
 from microgpt.config.schema import TrackingConfig  # noqa: E402
 from microgpt.errors import MicrogptError  # noqa: E402
 from microgpt.lab import branch  # noqa: E402
+from microgpt.lab.answers import inspect, trace, weights  # noqa: E402
 from microgpt.lab.events import events_before, number, train_step  # noqa: E402
-from microgpt.lab.export import frames  # noqa: E402
 from microgpt.lab.follow import Follower  # noqa: E402
-from microgpt.lab.frames import Pipe, packed  # noqa: E402
+from microgpt.lab.frames import Pipe  # noqa: E402
 from microgpt.lab.learner import Learner, Stepped  # noqa: E402
 from microgpt.lab.messages import Metadata, Place, Sample, Start  # noqa: E402
 from microgpt.lab.recipe import configured, prepared_recipe  # noqa: E402
 from microgpt.lab.record import STATES, Record, new_folder  # noqa: E402
-from microgpt.lab.refusals import printable  # noqa: E402
+from microgpt.lab.refusals import printable, told  # noqa: E402
+from microgpt.lab.streams import Streams  # noqa: E402
 from microgpt.lab.studio import Studio  # noqa: E402
 from microgpt.runs.folder import read_run  # noqa: E402
 
 FLUSH_S = 0.03
 POLL_S = 0.5
-#: while it trains, looks for the page take at most a quarter of the time
-REST = 3.0
 EVENTS_S = 1 / 30
 MOST_BAD = 3
+Answering = Callable[[dict[str, Any]], dict[str, Any]]
 THREADED = 1_000_000
 SAMPLES, SAMPLE_TIMES = 4, 10
-
-
-@dataclass
-class Watched:
-    """A panel that streams.
-
-    Attributes:
-        wanted: somebody has taken the last frame.
-        sent: the step of the last frame, and when.
-    """
-
-    panel: str
-    params: dict[str, Any]
-    every_s: float
-    wanted: bool = True
-    sent: int = -1
-    at: float = field(default=-math.inf)
 
 
 class Worker:
@@ -83,16 +66,20 @@ class Worker:
         self.following = False
         self.polled = -math.inf
         self.delay = 0.0
-        self.next_at = self.rest_until = self.flushed = self.evented = 0.0
+        self.next_at = self.flushed = self.evented = 0.0
         self.events = 0
         self.rows: list[list[float | None]] = []
-        self.watched: dict[str, Watched] = {}
-        self.ops: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        self.streams = Streams()
+        self.ops: dict[str, Answering] = {
             "begin": self.begin, "fork": self.fork, "step": self.step, "run": self.run_steps, "pause": self.pause,
-            "reset": self.reset, "sample": self.sample, "inspect": self.inspect, "watch": self.watch,
-            "want": self.want, "snapshot": self.snapshot, "attach": self.attach, "trace": self.trace,
-            "weights": self.weights, "leave": self.leave,
+            "reset": self.reset, "sample": self.sample, "inspect": self._asked(inspect), "watch": self.watch,
+            "want": self.want, "snapshot": self.snapshot, "attach": self.attach, "trace": self._asked(trace),
+            "weights": self._asked(weights), "leave": self.leave,
         }  # fmt: skip
+
+    def _asked(self, look: Callable[[Studio, dict[str, Any]], dict[str, Any]]) -> Answering:
+        """A look at whatever session there is."""
+        return lambda message: look(self._ready(), message)
 
     @property
     def running(self) -> bool:
@@ -104,7 +91,7 @@ class Worker:
         while not self.pipe.closed:
             now = time.monotonic()
             idle = POLL_S if isinstance(self.studio, Follower) else None
-            wait = max(0.0, self.next_at - now) if self.running else 0.0 if self._due() else idle
+            wait = max(0.0, self.next_at - now) if self.running else 0.0 if self._streaming() else idle
             message = self.pipe.receive(wait)
             while message is not None:
                 self._answer(message)
@@ -112,12 +99,17 @@ class Worker:
             if self.running and time.monotonic() >= self.next_at and not self.pipe.closed:
                 self._guarded(self._train)
             self._guarded(self._follow)
-            self._guarded(self._stream)
+            if self._streaming():
+                self._guarded(partial(self.streams.send, self._ready(), self.pipe, self.running))
             if self.rows and (not self.running or time.monotonic() - self.flushed >= FLUSH_S):
                 self._guarded(self._flush)
         self.left = 0
         if self.record is not None:
             self._guarded(self.record.end)
+
+    def _streaming(self) -> bool:
+        """Whether a frame is to be sent."""
+        return self.studio is not None and bool(self.streams.due(self.studio.live.step, self.running))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Whatever fails between requests is told to the page; training stops, the past can still be looked at."""
@@ -171,7 +163,7 @@ class Worker:
     def attach(self, message: dict[str, Any]) -> dict[str, Any]:
         """A run folder."""
         run = Path(message["run"])
-        self.session_id, self.name = message["session_id"], str(read_run(run).get("name", ""))
+        self.session_id, self.name = message["session_id"], printable(str(read_run(run).get("name", "")))[:64]
         self.studio = Follower(run)
         self._follow()
         return self._described()
@@ -213,7 +205,7 @@ class Worker:
         self.generation = 0
         self.following = False
         self.polled = -math.inf
-        self.rows, self.watched = [], {}
+        self.rows, self.streams = [], Streams()
         return {}
 
     # ---- driving
@@ -273,8 +265,7 @@ class Worker:
         recipe, off = studio.recipe, studio.off
         path = new_folder(self.session_id)
         self._open(path.with_name(f"{path.name}-{self.generation}"), lambda states: Studio(recipe, states, off))
-        for watched in self.watched.values():
-            watched.sent, watched.wanted = -1, True
+        self.streams.again()
         return self._described()
 
     def _train(self) -> None:
@@ -297,7 +288,7 @@ class Worker:
         studio, record = self._ready(), self._recorded()
         live = studio.live
         before = events_before(live) if full else None
-        done = studio.advance(watched=full or any(w.panel in MOVED for w in self.watched.values()))
+        done = studio.advance(watched=full or self.streams.need_movement)
         if live.bad_steps > MOST_BAD:
             self.left = 0
             self.pipe.send(
@@ -311,7 +302,7 @@ class Worker:
             self._sampled()
         if before is None:
             return None
-        event = train_step(done, live.end, mean_change(studio), before)
+        event = train_step(done, live.end, studio.mean_change(), before)
         self.pipe.send({"event": "train_step", "message": event})
         return event
 
@@ -366,64 +357,17 @@ class Worker:
         step, texts = self._ready().samples(asked)
         return {"message": self._say_samples(asked, step, texts)}
 
-    def inspect(self, message: dict[str, Any]) -> dict[str, Any]:
-        """A panel once."""
-        step, data, tensors = self._ready().look(message["panel"], message["step"], message["params"])
-        listed, blob = packed(tensors)
-        return {"step": step, "data": data, "tensors": listed, "blob": blob}
-
     def watch(self, message: dict[str, Any]) -> dict[str, Any]:
-        """What streams from now on, by key; `events` is how many train_step events are wanted."""
+        """What streams from now on."""
         self.events = int(message["events"])
-        former = self.watched
-        self.watched = {
-            key: former.get(key) or Watched(entry["panel"], entry["params"], 1 / entry["hz"])
-            for key, entry in message["panels"].items()
-        }
-        for key in message["fresh"]:
-            self.watched[key].sent, self.watched[key].wanted = -1, True
+        self.streams.watch(message["panels"], message["fresh"])
         return {}
 
     def want(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Somebody has taken a frame, or some events."""
+        """Somebody has taken frames, or some events."""
         self.events += int(message.get("events", 0))
-        for key in message.get("keys", ()):
-            if key in self.watched:
-                self.watched[key].wanted = True
+        self.streams.want(message.get("keys", ()))
         return {}
-
-    def _due(self) -> list[tuple[float, str]]:
-        """Keys of the panels that a frame is to be sent of, each behind the time of its last one."""
-        if self.studio is None or not self.watched:
-            return []
-        now, step = time.monotonic(), self.studio.live.step
-        if self.running and now < self.rest_until:
-            return []
-        return [
-            (w.at, key)
-            for key, w in self.watched.items()
-            if w.wanted and w.sent != step and (not self.running or now - w.at >= w.every_s)
-        ]
-
-    def _stream(self) -> None:
-        """Send at most one frame, that which has waited longest."""
-        due = self._due()
-        if not due:
-            return
-        studio, now = self._ready(), time.monotonic()
-        _, key = min(due)
-        watched = self.watched[key]
-        watched.at, watched.wanted, watched.sent = now, False, studio.live.step
-        try:
-            at, data, tensors = studio.look(watched.panel, None, watched.params)
-        except MicrogptError as error:
-            self.pipe.send({"event": "unseen", "key": key, "detail": told(error)})
-            return
-        listed, blob = packed(tensors)
-        self.pipe.send(
-            {"event": "frame", "key": key, "panel": watched.panel, "step": at, "data": data, "tensors": listed}, blob
-        )
-        self.rest_until = time.monotonic() + REST * (time.monotonic() - now)
 
     def snapshot(self, message: dict[str, Any]) -> dict[str, Any]:
         """What a fork needs: the state of a step on disk, and what was trained."""
@@ -436,40 +380,9 @@ class Worker:
         run = studio.run if isinstance(studio, Follower) else self._recorded().folder.path
         return branch.offered(studio, run, step)
 
-    def trace(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The panels at recorded steps."""
-        return {"frames": frames(self._ready())}
-
-    def weights(self, message: dict[str, Any]) -> dict[str, Any]:
-        """All weights at a step, and their validation loss."""
-        studio = self._ready()
-        scene = studio.scene(message["step"])
-        found = {name: p.detach().numpy() for name, p in scene.model.named_parameters()}
-        listed, blob = packed(found)
-        return {"step": scene.step, "tensors": listed, "loss": studio.live.loss(scene.model)[0], "blob": blob}
-
-
-MOVED = {"parameters", "matrix", "weight"}
-
 
 class Busy(Exception):
     """Not now."""
-
-
-def told(error: BaseException) -> str:
-    """What a page is told of a fault: what a user can mend in words, of everything else only the kind."""
-    return (
-        printable(str(error)) if isinstance(error, MicrogptError) else f"the session failed: {type(error).__name__}"
-    )
-
-
-def mean_change(studio: Studio) -> float | None:
-    """Mean of |change| over all parameters in the last update."""
-    moved = studio.live.movement
-    if moved is None or moved.step != studio.live.step:
-        return None
-    changes = [(moved.after[n] - moved.before[n]).abs().sum() for n in moved.after]
-    return float(sum(changes, torch.zeros(()))) / studio.live.model.parameter_count()
 
 
 def set_threads(size: int) -> None:
