@@ -204,6 +204,8 @@ def test_an_unchanged_fork_is_bit_for_bit_its_origin_and_a_changed_one_is_not(la
         lab.finish(fork["session_id"])
         theirs = lab.get(f"/session/{fork['session_id']}/scalars").json()["rows"]
         assert theirs[:17] == rows[:17]
+        lines = (lab.folder / fork["metadata"]["run"] / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == list(range(1, 41))
         losses[fork["session_id"]] = [row[:timed] + row[timed + 1 :] for row in theirs]
     mine = [row[:timed] + row[timed + 1 :] for row in rows]
     assert losses[same["session_id"]] == mine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -177,3 +178,29 @@ def test_a_tensor_that_is_not_what_it_says_is_refused(lab: Lab) -> None:
     next(frame for frame in trace["frames"] if frame["tensors"])["tensors"] = {"x": {"shape": [10**9], "f32": "AAAA"}}
     assert lab.post("/trace", **trace).status_code == 422
     lab.client.delete(f"/session/{origin}")
+
+
+def test_a_branch_is_a_run_in_mlflow(serve: Serve, tmp_path: Path) -> None:
+    server = serve("--tracking", "mlflow", folder=tmp_path)
+    origin = server.start(num_steps=12)
+    server.finish(origin)
+    branch = server.post(f"/session/{origin}/fork", step=6, learning_rate=0.1).json()
+    server.finish(branch["session_id"])
+    notes = [tmp_path / branch["metadata"]["run"] / "mlflow.json"]
+    notes.append(tmp_path / server.get(f"/session/{origin}").json()["metadata"]["run"] / "mlflow.json")
+    server.until(lambda: all(note.exists() for note in notes))
+    ids = {json.loads(note.read_text())["run_id"] for note in notes}
+    assert len(ids) == 2
+    server.until(lambda: all(mlflow_status(tmp_path, run) == ("FINISHED", 12) for run in ids))
+
+
+def mlflow_status(folder: Path, run: str) -> tuple[str, int]:
+    """How a run of the store stands, and how many losses it has."""
+    store = sqlite3.connect(folder / "mlruns" / "mlflow.db")
+    try:
+        (status,) = store.execute("SELECT status FROM runs WHERE run_uuid = ?", (run,)).fetchone()
+        asked = "SELECT COUNT(*) FROM metrics WHERE run_uuid = ? AND key = 'train/loss'"
+        (losses,) = store.execute(asked, (run,)).fetchone()
+        return status, losses
+    finally:
+        store.close()

@@ -142,7 +142,7 @@ class Learner:
             loss.backward()
             total += loss.detach()
         self._silence_gradients()
-        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        grads = [p.grad for p in self._names if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         loss, size = torch.stack((total, norm)).tolist()
         if math.isfinite(loss) and math.isfinite(size):
