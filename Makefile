@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VENDOR := src/microgpt/lab/static/vendor
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test validate evaluate export pipeline chat-model serve ui reference torture audit bench bench-more bench-smoke \
@@ -17,7 +18,16 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
-setup: $(STAMP) ## make .venv and install everything into it
+# npm runs no script of any package; the server and the wheel take the copies, which git ignores
+$(VENDOR)/.installed: package-lock.json
+	@if command -v npm >/dev/null && npm ci --ignore-scripts --no-audit --no-fund --silent; then \
+	  mkdir -p $(VENDOR) && cd node_modules && \
+	  cp htm/preact/standalone.module.js ../$(VENDOR)/preact.js && cp htm/preact/index.d.ts ../$(VENDOR)/preact.d.ts && \
+	  cp uplot/dist/uPlot.esm.js ../$(VENDOR)/uplot.js && cp uplot/dist/uPlot.d.ts ../$(VENDOR)/uplot.d.ts && \
+	  cp uplot/dist/uPlot.min.css ../$(VENDOR)/uplot.css && touch ../$@; \
+	else echo "microgpt lab answers scripts but has no page: it needs npm (Node.js) and its registry at make setup"; fi
+
+setup: $(STAMP) $(VENDOR)/.installed ## make .venv and install everything into it
 
 train: setup ## train on the embedded data: the main job
 	$(BIN)/python -m microgpt.train
@@ -25,6 +35,7 @@ train: setup ## train on the embedded data: the main job
 test: setup ## run all tests, the linter and the type checker
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/pyright -p pyproject.toml
+	[ ! -x node_modules/.bin/tsc ] || node_modules/.bin/tsc -p jsconfig.json
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 15
 
 validate: setup ## check the embedded data and report on it
