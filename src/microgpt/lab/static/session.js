@@ -1,0 +1,150 @@
+/** One session: what the reader asks of it, and what it tells. */
+
+import { forget } from "./answer.js";
+import { Refused, get, post } from "./api.js";
+import { close, open } from "./socket.js";
+import { set, state } from "./store.js";
+
+/** @import { Metadata, Point, Samples, Scalars, SessionRow } from "./types.js" */
+
+const KEPT_SAMPLES = 100;
+
+/** @param {string} [path] below the session */
+export const here = (path) => `session/${state.sessionId}${path ? `/${path}` : ""}`;
+
+/** @param {unknown} error */
+export function complain(error) {
+  set({ notice: error instanceof Refused ? error.message : String(error) });
+}
+
+/** One request at a time; what goes wrong is told in the notice. @param {string} name @param {() => Promise<void>} work */
+export async function act(name, work) {
+  if (state.busy) return;
+  set({ busy: name, notice: "" });
+  try {
+    await work();
+  } catch (error) {
+    complain(error);
+  } finally {
+    set({ busy: "" });
+  }
+}
+
+/** @param {Scalars} told @returns {Point[]} */
+export const pointsOf = (told) =>
+  told.rows.map((row) => /** @type {Point} */ (Object.fromEntries(told.columns.map((name, index) => [name, row[index]]))));
+
+/** What is known of a step, with what a later row adds. @param {Point | undefined} old @param {Point} fresh */
+const joined = (old, fresh) => ({ ...old, ...Object.fromEntries(Object.entries(fresh).filter(([, value]) => value !== null)) });
+
+/** Add points, keeping one a step in rising order. @param {Scalars} told */
+export function addScalars(told) {
+  if (told.session_id !== state.sessionId || told.generation !== state.metadata?.generation || !told.rows.length) return;
+  const fresh = pointsOf(told);
+  const last = state.points.at(-1)?.step ?? 0;
+  /** @type {Point[]} */
+  let points;
+  if (fresh[0].step > last) points = state.points.concat(fresh);
+  else {
+    const byStep = new Map(state.points.map((point) => [point.step, point]));
+    for (const point of fresh) byStep.set(point.step, /** @type {Point} */ (joined(byStep.get(point.step), point)));
+    points = [...byStep.values()].sort((a, b) => a.step - b.step);
+  }
+  set({ points, newest: Math.max(state.newest, points[points.length - 1].step) });
+}
+
+/** @param {Samples} told */
+export function addSamples(told) {
+  const same = state.samples.some((one) => JSON.stringify(one) === JSON.stringify(told));
+  if (!same) set({ samples: [told, ...state.samples].sort((a, b) => b.step - a.step).slice(0, KEPT_SAMPLES) });
+}
+
+/** @param {Metadata} metadata */
+export function addMetadata(metadata) {
+  if (metadata.generation !== state.metadata?.generation) {
+    forget();
+    set({ points: [], samples: [], at: null, newest: metadata.step });
+  }
+  set({ metadata, newest: Math.max(state.newest, metadata.step) });
+}
+
+export async function listSessions() {
+  set({ sessions: (await get("sessions")).sessions });
+}
+
+/** Show a session from its whole record. @param {string} id @param {number | null} [at] */
+export async function enter(id, at = null) {
+  const told = await get(`session/${id}`);
+  close();
+  forget();
+  set({ sessionId: id, metadata: null, points: [], samples: [], branches: [], off: [], dialog: "", newest: 0, at });
+  addMetadata(told.metadata);
+  set({ running: told.running, at });
+  await refill();
+  open(id);
+  await Promise.all([listSessions(), loadBranches()]);
+}
+
+/** The scalars of the whole session. */
+export async function refill() {
+  addScalars(await get(here("scalars")));
+}
+
+/** @param {Record<string, any>} config */
+export const start = (config) => act("start", async () => enter((await post("session/start", config)).session_id));
+
+export const stepOnce = () =>
+  act("step", async () => {
+    set({ at: null });
+    const { step } = await post(here("step"));
+    set({ newest: Math.max(state.newest, step) });
+  });
+
+/** Go on from the step that is shown as a session of its own. @param {Record<string, any>} changes */
+export const fork = (changes) =>
+  act("fork", async () => enter((await post(here("fork"), { step: shownStep(), off: state.off, ...changes })).session_id));
+
+/** The loss of this session's other branches: what it was forked from, what was forked from it. */
+export async function loadBranches() {
+  const id = state.sessionId;
+  const { sessions } = await get(here("branches"));
+  const others = sessions.filter((/** @type {SessionRow} */ row) => row.session_id !== id);
+  const branches = await Promise.all(
+    others.map(async (/** @type {SessionRow} */ row) => ({ row, points: pointsOf(await get(`session/${row.session_id}/scalars`)) })),
+  );
+  if (state.sessionId === id) set({ branches });
+}
+
+/** @param {number} steps @param {number} delay_ms */
+export const run = (steps, delay_ms) =>
+  act("run", async () => {
+    set({ at: null });
+    await post(here("run"), steps ? { steps, delay_ms } : { to_end: true, delay_ms });
+    set({ running: true });
+  });
+
+export const pause = () =>
+  act("pause", async () => {
+    await post(here("pause"));
+    set({ running: false });
+  });
+
+export const reset = () =>
+  act("reset", async () => {
+    addMetadata((await post(here("reset"))).metadata);
+    set({ running: false });
+  });
+
+export const sample = () =>
+  act("sample", async () => {
+    const temperature = Math.min(2, Math.max(0.05, state.view.temperature));
+    addSamples(await post(here("sample"), { num_samples: 10, temperature, step: state.at, off: state.off, prompt: state.view.text }));
+  });
+
+/** @param {number | null} step none goes back to the newest */
+export function travel(step) {
+  set({ at: step === null || step >= state.newest ? null : Math.max(state.metadata?.first_step ?? 0, step) });
+}
+
+/** The step that every panel shows. */
+export const shownStep = () => state.at ?? state.newest;
