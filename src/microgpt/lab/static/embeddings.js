@@ -32,6 +32,5 @@ export function EmbeddingsPanel({ active }) {
         onMouseEnter=${() => hover(index)} onMouseLeave=${() => hover(-1)}>
         <circle r=${labels.length > NAMED ? 3 : 9} />${labels.length <= NAMED && html`<text class="mono" text-anchor="middle" dy="4">${shown(label).slice(0, 5)}</text>`}</g>`)}
     </svg>
-    <p class="readout">${at >= 0 ? html`<span class="mono">${shown(labels[at])}</span> at ${num(data[2 * at], 3)}, ${num(data[2 * at + 1], 3)}` : html`These two directions hold
-      <span data-fact="explained">${percent(explained[0])} and ${percent(explained[1] ?? 0)}</span> of the spread.`}</p>`;
+    <p class="readout">${at >= 0 ? html`<span class="mono">${shown(labels[at])}</span> at ${num(data[2 * at], 3)}, ${num(data[2 * at + 1], 3)}` : html`These two directions hold <span data-fact="explained">${percent(explained[0])} and ${percent(explained[1] ?? 0)}</span> of the spread.`}</p>`;
 }

@@ -10,9 +10,9 @@ export function num(value, digits = 4) {
   return value.toFixed(Math.min(places, 8)).replace("-", "−");
 }
 
-/** @param {number | null | undefined} value */
-export function signed(value) {
-  const text = num(value);
+/** @param {number | null | undefined} value @param {number} [digits] significant digits */
+export function signed(value, digits = 4) {
+  const text = num(value, digits);
   return value !== null && value !== undefined && value > 0 ? `+${text}` : text;
 }
 

@@ -14,8 +14,8 @@ import { Waiting } from "./panel.js";
 const DRAWN = 90;
 const TICK_MS = 110;
 
-/** @param {GraphNode} node */
-const short = (node) => node.name.replace(/^layer\d+\./, "").slice(0, 17);
+/** A name that fits its box: without the layer, and without the operation that a part consists of. @param {GraphNode} node */
+const short = (node) => node.name.replace(/^layer\d+\./, "").split(".")[0].slice(0, 16);
 
 /** @param {{ active: boolean }} props */
 export function GraphPanel({ active }) {

@@ -45,7 +45,7 @@ export function KnockoutPanel({ active }) {
         const name = `${kind} ${unit.index} of layer ${unit.layer}`;
         return html`<button type="button" key=${name} class=${`part ${value < 0 ? "helps" : ""}`} aria-pressed=${isOff} aria-label=${`${name}${isOff ? ", off" : `: ${signed(value)} nats when off`}`} title=${`${name}: ${signed(value)} nats`}
           style=${{ "--heat-share": `${Math.round((55 * Math.abs(value)) / most)}%` }} onClick=${() => turn(unit)}>
-          ${kind === "head" && html`<small>${unit.layer}.${unit.index}</small>${isOff ? "off" : signed(Number(value.toPrecision(2)))}`}</button>`;
+          ${kind === "head" && html`<small>${unit.layer}.${unit.index}</small>${isOff ? "off" : signed(value, 2)}`}</button>`;
       })}
     </div></div>
     <p class="readout">Validation loss <b class="number" data-fact="whole">${num(whole, 5)}</b> over ${targets} tokens${off.length > 0 && html`; with ${off.length} off <b class="number" data-fact="knocked">${num(loss, 5)}</b> (${signed(loss - whole)})`}.

@@ -2,7 +2,7 @@
 
 /** @import { GraphNode } from "./types.js" */
 
-export const NODE = { width: 122, height: 44, x: 150, y: 62, margin: 14 };
+export const NODE = { width: 114, height: 44, x: 136, y: 62, margin: 14 };
 
 /**
  * @param {GraphNode[]} nodes in an order in which inputs come first or later, as the engine lists them

@@ -45,11 +45,11 @@ function table(points, guess) {
 }
 
 /** Ends of an axis that hold with one value or none. @param {any} _chart @param {number | null} low @param {number | null} high @returns {[number, number]} */
-const spread = (_chart, low, high) => (low === null || high === null ? [1, 2] : low < high ? [low, high] : [low * 0.9, high * 1.1]);
+const spread = (_chart, low, high) => (low === null || high === null ? [1, state.metadata?.num_steps ?? 2] : low < high ? [low, high] : [low * 0.9, high * 1.1]);
 
 /** The same with room above and below. @param {any} chart @param {number | null} low @param {number | null} high @returns {[number, number]} */
 function padded(chart, low, high) {
-  const [from, to] = spread(chart, low, high);
+  const [from, to] = low === null ? [0, 1.2 * (state.metadata?.uniform_loss ?? 1)] : spread(chart, low, high);
   const room = (to - from) / 20;
   return [from - room, to + room];
 }

@@ -1,6 +1,7 @@
 /** All panels, in the order of the page, with what each is for. */
 
 import { AttentionPanel } from "./attention.js";
+import { ComparePanel } from "./compare.js";
 import { EmbeddingsPanel } from "./embeddings.js";
 import { GraphPanel } from "./graph.js";
 import { KnockoutPanel } from "./knockout.js";
@@ -61,15 +62,21 @@ export const PANELS = [
     how: "Choose a matrix, then a weight: its gradient, the optimizer's moments, bias correction and decay are listed with the parts of its change, which add up to what was applied.",
   },
   {
-    id: "embeddings", title: "Embeddings", span: 5, body: EmbeddingsPanel,
+    id: "embeddings", title: "Embeddings", span: 6, body: EmbeddingsPanel,
     what: "The vectors of all tokens, seen from where they differ most.",
     why: "Tokens that behave alike move together while the model learns: vowels, for example.",
     how: "Near means alike. The axes have no meaning of their own; they are turned to fit the step before, so that points glide as time goes.",
   },
   {
-    id: "knockout", title: "Knock-out", span: 7, body: KnockoutPanel,
+    id: "knockout", title: "Knock-out", span: 6, body: KnockoutPanel,
     what: "What the validation loss becomes when a head or neuron is silenced.",
     why: "It separates what a part seems to do from what it is good for.",
     how: "Orange parts hurt when they are off, green ones were in the way. Click to switch a part off and watch every other panel without it.",
+  },
+  {
+    id: "compare", title: "Compare", span: 12, body: ComparePanel,
+    what: "The shown step beside another step, branch or session, on the same text.",
+    why: "What learning did, or what a changed setting did, is the difference of two states.",
+    how: "Choose the other state and compare. Moving through time moves the first of the two.",
   },
 ];

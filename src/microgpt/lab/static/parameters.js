@@ -24,7 +24,7 @@ function Histogram({ counts, edges, row, label, tone = "" }) {
   const most = Math.max(...values, 1);
   const total = values.reduce((sum, value) => sum + value, 0);
   return html`<div class="histogram">
-    <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label=${`${label}: ${total} numbers from ${num(limits[0], 3)} to ${num(limits[bins], 3)}`}>
+    <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label=${`${label}: ${total} numbers from ${num(limits[0], 3)} to ${num(limits[bins], 3)}`}>
       ${[...values].map((value, bin) => html`<rect class=${`bin ${tone}`} x=${(bin * WIDTH) / bins} width=${WIDTH / bins - 0.4} y=${HEIGHT - (HEIGHT * value) / most} height=${(HEIGHT * value) / most} />`)}
     </svg>
     <div class="ends" aria-hidden="true"><span>${num(limits[0], 2)}</span><span>${num(limits[bins], 2)}</span></div>

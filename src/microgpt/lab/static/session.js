@@ -85,9 +85,11 @@ export async function enter(id, at = null) {
   await Promise.all([listSessions(), loadBranches()]);
 }
 
-/** The scalars of the whole session. */
-export async function refill() {
-  addScalars(await get(here("scalars")));
+/** The scalars and samples of the whole session. */
+async function refill() {
+  const [scalars, { samples }] = await Promise.all([get(here("scalars")), get(here("samples"))]);
+  addScalars(scalars);
+  samples.forEach(addSamples);
 }
 
 /** @param {Record<string, any>} config */

@@ -23,6 +23,7 @@ export const state = {
   off: [],
   loaded: false,
   tour: false,
+  options: null,
 };
 
 /** @type {Set<() => void>} */

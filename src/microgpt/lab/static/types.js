@@ -37,6 +37,7 @@
  *   link: "off" | "live" | "lost", points: Point[], newest: number, at: number | null, samples: Samples[],
  *   branches: { row: SessionRow, points: Point[] }[],
  *   notice: string, busy: string, dialog: string, view: View, off: Unit[], loaded: boolean, tour: boolean,
+ *   options: { models: string[], embedded: string[], data: string[], tokenizers: string[], optimizers: string[] } | null,
  * }} State
  */
 

@@ -1,0 +1,100 @@
+/** Two states side by side on the same text: the shown one, and another step or session. */
+
+import { html, useEffect, useState } from "./vendor/preact.js";
+import { inspect, useAnswer } from "./answer.js";
+import { Refused, get } from "./api.js";
+import { Heat } from "./colour.js";
+import { num, percent, shown, signed } from "./format.js";
+import { distribution } from "./probabilities.js";
+import { shownStep } from "./session.js";
+import { useLab } from "./store.js";
+import { placeOf } from "./tokens.js";
+import { Waiting } from "./panel.js";
+
+/** @import { Answer, Metadata } from "./types.js" */
+
+const DRAWN = 10;
+
+/** @typedef {{ id: string, step: number, metadata: Metadata, probabilities: Answer, attention: Answer, knockout: Answer }} Side */
+
+/** All that is compared of one state. @param {string} id @param {number} step @param {string} text @returns {Promise<Side>} */
+async function look(id, step, text) {
+  const { metadata } = await get(`session/${id}`);
+  const at = Math.min(step, metadata.step);
+  const [probabilities, attention, knockout] = await Promise.all([
+    inspect(id, "probabilities", at, { text, position: -1, count: 1 }),
+    inspect(id, "attention", at, { text }),
+    inspect(id, "knockout", at, { kind: "head", layer: 0, rows: 64 }),
+  ]);
+  return { id, step: at, metadata, probabilities, attention, knockout };
+}
+
+/** @param {{ active: boolean }} props */
+export function ComparePanel({ active }) {
+  const own = useLab((s) => s.sessionId) ?? "";
+  const step = useLab(shownStep);
+  const sessions = useLab((s) => s.sessions);
+  const view = useLab((s) => s.view);
+  const block = useLab((s) => s.metadata?.config.block_size ?? 8);
+  const [other, choose] = useState({ id: own, step: 0 });
+  const [told, tell] = useState({ sides: /** @type {Side[]} */ ([]), fault: "" });
+  const tokens = useAnswer("tokens", {}, active && !view.text);
+  const row = tokens.answer?.data.rows[view.row] ?? tokens.answer?.data.rows[0];
+  const text = view.text || (row?.tokens ?? []).slice(1, Math.min(placeOf(view.position, row?.length ?? 1) + 1, block)).map((/** @type {any} */ one) => one.text).join("");
+  const last = sessions.find((one) => one.session_id === other.id)?.num_steps ?? step;
+
+  async function compare() {
+    try {
+      tell({ sides: await Promise.all([look(own, step, text), look(other.id, other.step, text)]), fault: "" });
+    } catch (error) {
+      tell({ sides: [], fault: error instanceof Refused ? error.message : String(error) });
+    }
+  }
+  useEffect(() => {
+    if (told.sides.length) void compare();
+  }, [step, text]);
+
+  return html`
+    <form class="own" onSubmit=${(/** @type {Event} */ event) => {
+      event.preventDefault();
+      void compare();
+    }}>
+      <span class="small">step ${step} of this session with</span>
+      <select class="field" aria-label="The other session" value=${other.id} onChange=${(/** @type {any} */ event) => choose({ ...other, id: event.target.value })}>
+        ${sessions.map((one) => html`<option key=${one.session_id} value=${one.session_id}>${one.session_id === own ? "this session" : one.name || one.session_id.slice(0, 8)}</option>`)}</select>
+      <label class="small">at step <input class="field" type="number" min="0" max=${last} value=${other.step} onInput=${(/** @type {any} */ event) => choose({ ...other, step: event.target.valueAsNumber || 0 })} /></label>
+      <button type="submit" class="tool-button">Compare</button>
+    </form>
+    ${told.sides.length === 2 ? html`<${Sides} sides=${told.sides} text=${text} />`
+      : told.fault ? html`<${Waiting} fault=${told.fault} />` : html`<p class="readout">Both models read <span class="mono">${shown(`<BOS>${text}`)}</span>, the chosen row up to the chosen token.</p>`}`;
+}
+
+/** @param {{ sides: Side[], text: string }} props */
+function Sides({ sides, text }) {
+  const [a, b] = sides;
+  const layer = useLab((s) => s.view.layer);
+  const head = useLab((s) => s.view.head);
+  const named = (/** @type {Side} */ side) => `${side.metadata.name || side.id.slice(0, 8)}, step ${side.step}`;
+  const logits = sides.map((side) => side.probabilities.tensors.logits.data);
+  const alike = a.metadata.vocab.join("\u0000") === b.metadata.vocab.join("\u0000");
+  const [left, right] = logits.map((one) => distribution(one, 1, 0, 1));
+  const rights = new Map(right.map(({ id, prob }) => [id, prob]));
+  const distance = left.reduce((sum, { id, prob }) => sum + Math.abs(prob - (rights.get(id) ?? 0)), 0) / 2;
+  const losses = sides.map((side) => side.knockout.data.whole);
+  return html`
+    <table id="compare-table"><thead><tr><th></th>${sides.map((side) => html`<th scope="col" class="right">${named(side)}</th>`)}<th scope="col" class="right">difference</th></tr></thead>
+      <tbody><tr><th scope="row">validation loss</th>${losses.map((loss) => html`<td class="right">${num(loss, 5)}</td>`)}<td class="right">${signed(losses[1] - losses[0])}</td></tr>
+        <tr><th scope="row">learning rate</th>${sides.map((side) => html`<td class="right">${num(side.metadata.config.learning_rate)}</td>`)}<td></td></tr></tbody></table>
+    ${alike ? html`<div><h4>After <span class="mono">${shown(`<BOS>${text}`)}</span>: above the first, below the second; ${percent(distance)} of the probability lies elsewhere</h4>
+      <div class="bars" role="list">${left.slice(0, DRAWN).map(({ id, prob }) => html`<div class="bar-line" role="listitem" key=${id}><span class="mono">${shown(a.metadata.vocab[id])}</span>
+        <div><div class="track thin"><div class="fill" style=${{ width: `${100 * prob}%` }}></div></div><div class="track thin"><div class="fill second" style=${{ width: `${100 * (rights.get(id) ?? 0)}%` }}></div></div></div>
+        <span class="number">${percent(prob)} · ${percent(rights.get(id) ?? 0)}</span></div>`)}</div></div>`
+      : html`<p class="readout">Their tokens differ, so that their guesses cannot be laid side by side.</p>`}
+    <div class="pictures">${sides.map((side) => {
+      const { shape, data } = side.attention.tensors.weights;
+      const [layers, heads, size] = shape;
+      const at = (Math.min(layer, layers - 1) * heads + Math.min(head, heads - 1)) * size * size;
+      return html`<figure key=${named(side)}><figcaption>${named(side)}: layer ${Math.min(layer, layers - 1)}, head ${Math.min(head, heads - 1)}</figcaption>
+        <${Heat} values=${data.subarray(at, at + size * size)} rows=${size} columns=${size} most=${1} label=${`Attention of ${named(side)}`} /></figure>`;
+    })}</div>`;
+}
