@@ -1,7 +1,8 @@
-"""The chat page in a real browser, on a real server with small models whose replies are known."""
+"""The chat page and the lab in a real browser, on real servers with small models."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -14,7 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+
+import microgpt
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request
@@ -227,3 +231,160 @@ def ask() -> Ask:
             return json.load(answer)
 
     return post
+
+
+@contextlib.contextmanager
+def lab_serving(folder: Path) -> Iterator[str]:
+    """The address of a real `microgpt lab` whose runs go into a folder; it is gone afterwards."""
+    words = [sys.executable, "-m", "microgpt.cli", "lab", "--port", "0", "--no-browser", "--tracking", "off"]
+    with open(folder / "server.log", "w") as log:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, cwd=folder)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"(http://127\.0\.0\.1:\d+)", line)
+        assert found, f"the lab did not start: {line!r} {(folder / 'server.log').read_text()}"
+        yield found[1] + "/"
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a lab without sessions; the page's libraries must be installed."""
+    page = Path(microgpt.__file__).parent / "lab" / "static" / "vendor" / "preact.js"
+    if not page.is_file():
+        pytest.skip("the lab's page has no libraries: make setup installs them where npm is")
+    with lab_serving(tmp_path_factory.mktemp("lab")) as address:
+        yield address
+
+
+class Lab:
+    """The lab's page as a reader uses it, and the API beside it.
+
+    Attributes:
+        page: Playwright's page.
+        address: of the server.
+        session: id of the session that the tests look into.
+        complaints: errors on the browser's console, uncaught ones, and requests to other hosts.
+    """
+
+    def __init__(self, context: BrowserContext, address: str, session: str) -> None:
+        self.page: Page = context.new_page()
+        self.page.set_default_timeout(WAIT_MS)
+        self.address, self.session = address, session
+        self.complaints: list[str] = []
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", self._request)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"{message.text} {message.location.get('url', '')}")
+
+    def _request(self, request: Request) -> None:
+        if not request.url.startswith((self.address, "blob:" + self.address, "data:")):
+            self.complaints.append(f"request to {request.url}")
+
+    def open(self, words: str = "") -> None:
+        """The page of the session; `words` are further ones of the address, such as `&step=3`."""
+        self.page.goto("about:blank")
+        self.page.goto(f"{self.address}#session={self.session}{words}")
+        self.page.locator("#loss canvas").first.wait_for()
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """The API's answer: GET, or POST with a body."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.address + "api/" + path, data, headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    def look(
+        self, panel: str, step: int | None = None, **params: Any
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What the engine says of a panel: data, and tensors by name."""
+        body = {"panel": panel, "step": step, "params": params}
+        told = self.ask(f"session/{self.session}/inspect", body)
+        tensors = {
+            name: np.frombuffer(base64.b64decode(one["f32"]), "<f4").reshape(one["shape"])
+            for name, one in told["tensors"].items()
+        }
+        return told["data"], tensors
+
+    def fact(self, name: str) -> str:
+        """A number or words that the page names, once they are there."""
+        return self.page.locator(f"[data-fact={name}]").first.text_content() or ""
+
+    def number(self, name: str) -> float:
+        """A number that the page names."""
+        return float(re.sub(r"[^0-9.e-]", "", self.fact(name).replace("\u2212", "-")))
+
+    def until(self, script: str, arg: Any = None) -> None:
+        """Wait until a script is true. Playwright's own way evaluates in the page, which its CSP forbids."""
+        deadline = time.monotonic() + WAIT_MS / 1000
+        while not self.page.evaluate(script, arg):
+            assert time.monotonic() < deadline, f"this did not become true: {script}"
+            self.page.wait_for_timeout(20)
+
+    def state(self, script: str) -> Any:
+        """A value of the page's own state: `script` is an expression of `state`."""
+        return self.page.evaluate(f"import('/static/store.js').then(({{ state }}) => {script})")
+
+    def show(self, panel: str) -> Locator:
+        """A panel, scrolled to."""
+        found = self.page.locator(f"#{panel}")
+        found.scroll_into_view_if_needed()
+        return found
+
+
+OpenLab = Callable[..., Lab]
+
+
+@pytest.fixture
+def open_lab(browser: Browser) -> Iterator[OpenLab]:
+    """The lab's page in a browser that has seen the tour; at the end, nobody may have complained."""
+    with contextlib.ExitStack() as stack:
+        labs: list[Lab] = []
+
+        def start(address: str, session: str = "", **options: Any) -> Lab:
+            context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+            context.add_init_script("try { localStorage.setItem('microgpt.lab.tour', '1') } catch {}")
+            stack.callback(context.close)
+            labs.append(Lab(context, address, session))
+            return labs[-1]
+
+        yield start
+        assert [complaint for one in labs for complaint in one.complaints] == []
+
+
+@pytest.fixture(scope="module")
+def trained(lab_server: str) -> str:
+    """A session of 40 steps, the first 30 of them done."""
+
+    def ask(path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(lab_server + "api/" + path, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    session = ask("session/start", {"num_steps": 40, "name": "known"})["session_id"]
+    ask(f"session/{session}/run", {"steps": 30, "delay_ms": 0})
+    deadline = time.monotonic() + 60
+    while ask(f"session/{session}")["running"]:
+        assert time.monotonic() < deadline, "30 steps take too long"
+        time.sleep(0.1)
+    return session
+
+
+@pytest.fixture
+def lab(open_lab: OpenLab, lab_server: str, trained: str) -> Lab:
+    """The page of the trained session."""
+    opened = open_lab(lab_server, trained)
+    opened.open()
+    return opened

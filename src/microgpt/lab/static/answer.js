@@ -41,21 +41,21 @@ const following = () => state.running && state.at === null;
  * @param {Record<string, any>} params
  * @param {boolean} active whether anyone looks
  * @param {boolean} [streams] false asks only when the session stands still
- * @returns {{ answer: Answer | null, fault: string, stale: boolean }}
+ * @returns {{ answer: Answer | null, fault: string, current: boolean }} current is false while the answer is to another question
  */
 export function useAnswer(panel, params, active, streams = true) {
   const step = useLab(shownStep);
   const id = useLab((s) => s.sessionId);
   const generation = useLab((s) => s.metadata?.generation);
   const live = useLab(following);
-  const [told, tell] = useState({ answer: /** @type {Answer | null} */ (null), fault: "", of: "" });
+  const [told, tell] = useState({ answer: /** @type {Answer | null} */ (null), fault: "", of: "", given: "" });
   const given = JSON.stringify(params);
   const of = `${id} ${generation} ${panel}`;
   const wanted = useRef("");
   const busy = useRef(false);
 
   useEffect(() => {
-    if (active && live && streams && id) return watch(panel, JSON.parse(given), (answer) => tell({ answer, fault: "", of }));
+    if (active && live && streams && id) return watch(panel, JSON.parse(given), (answer) => tell({ answer, fault: "", of, given }));
     return undefined;
   }, [of, given, live, active, streams]);
 
@@ -72,14 +72,14 @@ export function useAnswer(panel, params, active, streams = true) {
       wanted.current = "";
       try {
         const answer = await inspect(session, which, at, asked);
-        tell({ answer, fault: "", of: by });
+        tell({ answer, fault: "", of: by, given: JSON.stringify(asked) });
       } catch (error) {
-        tell({ answer: null, fault: error instanceof Refused ? error.message : String(error), of: by });
+        tell({ answer: null, fault: error instanceof Refused ? error.message : String(error), of: by, given: JSON.stringify(asked) });
       }
     }
     busy.current = false;
   }
 
-  if (told.of !== of) return { answer: null, fault: "", stale: true };
-  return { answer: told.answer, fault: told.fault, stale: told.answer?.step !== step };
+  if (told.of !== of) return { answer: null, fault: "", current: false };
+  return { answer: told.answer, fault: told.fault, current: told.given === given };
 }

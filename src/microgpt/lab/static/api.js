@@ -1,4 +1,6 @@
-/** Questions to the server. */
+/** Questions to the server, or to the trace of a page that has none. */
+
+import { recall, trace } from "./replay.js";
 
 /** An answer that is no answer, with the server's own words. */
 export class Refused extends Error {
@@ -18,11 +20,15 @@ function reason(body) {
 
 /** @param {string} path @param {RequestInit} [options] @returns {Promise<any>} */
 async function ask(path, options) {
+  if (trace) {
+    const told = recall(path, options?.body ? JSON.parse(String(options.body)) : null);
+    if (told === undefined) throw new Refused(404, "this was not recorded in the file");
+    return told;
+  }
   let answer;
   try {
-    answer = await fetch(path, options);
-  } catch (error) {
-    if (options?.signal?.aborted) throw error;
+    answer = await fetch(`api/${path}`, options);
+  } catch {
     throw new Refused(0, "the server cannot be reached");
   }
   const body = await answer.json().catch(() => null);
@@ -30,15 +36,9 @@ async function ask(path, options) {
   return body;
 }
 
-/** @param {Record<string, any>} params */
-function query(params) {
-  const given = Object.entries(params).filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return given.length ? `?${new URLSearchParams(given.map(([key, value]) => [key, String(value)]))}` : "";
-}
+/** @param {string} path below api/ */
+export const get = (path) => ask(path);
 
-/** @param {string} path @param {Record<string, any>} [params] @param {AbortSignal} [signal] */
-export const get = (path, params = {}, signal) => ask(`api/${path}${query(params)}`, { signal });
-
-/** @param {string} path @param {object} [body] */
+/** @param {string} path below api/ @param {object} [body] */
 export const post = (path, body = {}) =>
-  ask(`api/${path}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });

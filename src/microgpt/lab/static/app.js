@@ -7,7 +7,8 @@ import { speed } from "./keys.js";
 import { Pace } from "./loss.js";
 import { Panel } from "./panel.js";
 import { PANELS } from "./panels.js";
-import { act, enter, pause, reset, run, sample, shownStep, stepOnce, travel } from "./session.js";
+import { trace } from "./replay.js";
+import { act, enter, move, pause, reset, run, sample, shownStep, stepOnce, travel } from "./session.js";
 import { set, useLab } from "./store.js";
 import { Tour } from "./tour.js";
 
@@ -30,6 +31,7 @@ function Transport() {
   const done = useLab((s) => Boolean(s.metadata) && s.newest >= (s.metadata?.num_steps ?? 0));
   const [at, pick] = useState(0);
   const live = kind === "live";
+  if (trace) return html`<div class="transport"><span class="quiet small">a recorded session</span></div>`;
   return html`<div class="transport">
     <button type="button" class="plain-button line-button" onClick=${() => set({ dialog: "new" })}>New <kbd>N</kbd></button>
     ${live && html`<button type="button" class="plain-button line-button" disabled=${busy || running || done} onClick=${stepOnce}>Step <kbd>S</kbd></button>
@@ -40,7 +42,7 @@ function Transport() {
         pick(Number(event.target.value));
         speed.delay = SPEEDS[Number(event.target.value)].delay;
       }}>${SPEEDS.map((one, index) => html`<option value=${index}>${one.label}</option>`)}</select>`}
-    <button type="button" class="plain-button line-button" disabled=${busy} onClick=${sample}>Samples <kbd>C</kbd></button>
+    ${kind !== "trace" && html`<button type="button" class="plain-button line-button" disabled=${busy} onClick=${sample}>Samples <kbd>C</kbd></button>`}
     ${live && html`<button type="button" class="plain-button" disabled=${busy || running} onClick=${reset}>Reset</button>`}
   </div>`;
 }
@@ -53,10 +55,10 @@ function TimeSlider() {
   const shown = useLab(shownStep);
   const first = metadata?.first_step ?? 0;
   return html`<div class="time" id="time">
-    <button type="button" class="icon-button" aria-label="One step back" title="One step back ([)" disabled=${shown <= first} onClick=${() => travel(shown - 1)}>‹</button>
+    <button type="button" class="icon-button" aria-label="One step back" title="One step back ([)" disabled=${shown <= first} onClick=${() => move(-1)}>‹</button>
     <input type="range" aria-label="Time travel: the step that all panels show" min=${first} max=${Math.max(newest, first + 1)} value=${shown}
       disabled=${newest <= first} onInput=${(/** @type {any} */ event) => travel(event.target.valueAsNumber)} />
-    <button type="button" class="icon-button" aria-label="One step forward" title="One step forward (])" disabled=${at === null} onClick=${() => travel(shown + 1)}>›</button>
+    <button type="button" class="icon-button" aria-label="One step forward" title="One step forward (])" disabled=${at === null} onClick=${() => move(1)}>›</button>
     <output class=${at === null ? "" : "past"} data-fact="step">step ${shown} of ${at === null ? metadata?.num_steps : newest}</output>
     <button type="button" class="tool-button" disabled=${at === null} onClick=${() => travel(null)}>Newest</button>
     ${metadata?.kind === "live" && html`<button type="button" class="tool-button" title="Go on from this step as a session of its own" onClick=${() => set({ dialog: "fork" })}>Fork</button>`}
@@ -113,8 +115,8 @@ function Facts() {
 export function App() {
   const id = useLab((s) => s.sessionId);
   const loaded = useLab((s) => s.loaded);
-  const kind = useLab((s) => s.metadata?.kind);
-  const panels = PANELS.filter((panel) => !panel.kinds || panel.kinds.includes(kind ?? ""));
+  const dialog = useLab((s) => s.dialog === "new");
+  const panels = PANELS.filter((panel) => !trace || panel.recorded);
   return html`<${Bar} />
     ${id
       ? html`<nav class="jump" aria-label="Panels"><ul>${panels.map((panel) => html`<li key=${panel.id}><a href=${`#${panel.id}`} onClick=${(/** @type {Event} */ event) => {
@@ -124,7 +126,7 @@ export function App() {
           target?.focus({ preventScroll: true });
         }}>${panel.title}</a></li>`)}</ul></nav>
         <main class="grid" key=${id}><div class="overview"><${Facts} /></div>${panels.map((panel) => html`<${Panel} key=${panel.id} ...${panel} />`)}</main>`
-      : html`<main class="welcome">${loaded && html`
+      : html`<main class="welcome">${loaded && !dialog && html`
           <h2>Watch a GPT learn, and look inside</h2>
           <p>A small model trains on this machine, one step at a time or at full speed. Every number on the page is its own: each loss, each
             attention weight, each gradient, at any step you go back to.</p>

@@ -35,7 +35,7 @@ export function AttentionPanel({ active }) {
           <div class="rule-y" aria-hidden="true">${tokens.map((/** @type {any} */ token, /** @type {number} */ index) => html`<span class=${index === row ? "aim" : ""}>${size <= 40 ? shown(token.text).slice(0, 5) : ""}</span>`)}</div>
           <div class="masked">
             <${Heat} values=${large} rows=${size} columns=${size} most=${1} label=${`Attention of layer ${layer}, head ${head}: rows look at columns`}
-              over=${(/** @type {number} */ r, /** @type {number} */ c) => hover([r, c])} out=${() => hover(null)} pick=${(/** @type {number} */ r) => setView({ position: r })} />
+              over=${(/** @type {number} */ r, /** @type {number} */ c) => hover([r, c])} out=${() => hover(null)} pick=${(/** @type {number} */ r) => setView({ position: r === size - 1 ? -1 : r })} />
             <div class="row-mark" style=${{ top: `${(100 * row) / size}%`, height: `${100 / size}%` }}></div>
           </div>
           <i></i><div class="rule-x" aria-hidden="true">${tokens.map((/** @type {any} */ token) => html`<span>${size <= 24 ? shown(token.text).slice(0, 5) : ""}</span>`)}</div>

@@ -22,9 +22,9 @@ async function look(id, step, text) {
   const { metadata } = await get(`session/${id}`);
   const at = Math.min(step, metadata.step);
   const [probabilities, attention, knockout] = await Promise.all([
-    inspect(id, "probabilities", at, { text, position: -1, count: 1 }),
+    inspect(id, "probabilities", at, { text }),
     inspect(id, "attention", at, { text }),
-    inspect(id, "knockout", at, { kind: "head", layer: 0, rows: 64 }),
+    inspect(id, "knockout", at, {}),
   ]);
   return { id, step: at, metadata, probabilities, attention, knockout };
 }
@@ -82,7 +82,7 @@ function Sides({ sides, text }) {
   const distance = left.reduce((sum, { id, prob }) => sum + Math.abs(prob - (rights.get(id) ?? 0)), 0) / 2;
   const losses = sides.map((side) => side.knockout.data.whole);
   return html`
-    <table id="compare-table"><thead><tr><th></th>${sides.map((side) => html`<th scope="col" class="right">${named(side)}</th>`)}<th scope="col" class="right">difference</th></tr></thead>
+    <table id="compare-table"><thead><tr><th scope="col">of both</th>${sides.map((side) => html`<th scope="col" class="right">${named(side)}</th>`)}<th scope="col" class="right">difference</th></tr></thead>
       <tbody><tr><th scope="row">validation loss</th>${losses.map((loss) => html`<td class="right">${num(loss, 5)}</td>`)}<td class="right">${signed(losses[1] - losses[0])}</td></tr>
         <tr><th scope="row">learning rate</th>${sides.map((side) => html`<td class="right">${num(side.metadata.config.learning_rate)}</td>`)}<td></td></tr></tbody></table>
     ${alike ? html`<div><h4>After <span class="mono">${shown(`<BOS>${text}`)}</span>: above the first, below the second; ${percent(distance)} of the probability lies elsewhere</h4>

@@ -83,7 +83,7 @@ function ForkForm() {
     <label>learning rate<input class="field" type="number" name="learning_rate" min="0.000001" max="1" step="any" placeholder=${metadata?.config.learning_rate} autofocus /></label>
     <label>steps<input class="field" type="number" name="num_steps" min=${step} max="100000" placeholder=${metadata?.num_steps} /></label>
     <label>texts<select class="field" name="data"><option value="">as it is</option>${options?.embedded.map((/** @type {string} */ name) => html`<option value=${name}>${name}</option>`)}</select></label>
-    <label>name<input class="field" name="name" maxlength="64" pattern="[A-Za-z0-9._\-]*" /></label>
+    <label>called<input class="field" name="name" maxlength="64" pattern="[A-Za-z0-9._\\-]*" /></label>
     ${off.length > 0 && html`<p class="row">${off.length} ${off.length === 1 ? "part stays" : "parts stay"} switched off while it trains.</p>`}
     <div class="row"><button type="button" class="plain-button" onClick=${() => set({ dialog: "" })}>Cancel</button>
       <button type="submit" class="full-button" disabled=${busy !== ""}>Fork <kbd>Enter</kbd></button></div>

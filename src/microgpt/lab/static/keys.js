@@ -1,6 +1,6 @@
 /** The keyboard: one letter for each thing that a session does. */
 
-import { pause, run, sample, shownStep, stepOnce, travel } from "./session.js";
+import { move, pause, run, sample, stepOnce, travel } from "./session.js";
 import { set, state } from "./store.js";
 
 export const KEYS = [
@@ -27,8 +27,8 @@ const ACTIONS = {
   r: () => void run(speed.steps, speed.delay),
   p: () => void pause(),
   c: () => void sample(),
-  "[": () => travel(shownStep() - 1),
-  "]": () => travel(shownStep() + 1),
+  "[": () => move(-1),
+  "]": () => move(1),
   l: () => travel(null),
 };
 

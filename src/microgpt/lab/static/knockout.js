@@ -23,15 +23,14 @@ export function KnockoutPanel({ active }) {
   const running = useLab((s) => s.running);
   const [kind, choose] = useState(/** @type {"head" | "neuron"} */ ("head"));
   const [layer, go] = useState(0);
-  const { answer, fault } = useAnswer("knockout", { kind, layer, off, rows: 64 }, active, false);
+  const { answer, fault, current } = useAnswer("knockout", { kind, layer, off, rows: 64 }, active, false);
   const layers = metadata?.layers ?? 1;
   const tools = html`<div class="row" role="group" aria-label="Parts">
     <${Toggle} label="heads" on=${kind === "head"} set=${() => choose("head")} /><${Toggle} label="neurons" on=${kind === "neuron"} set=${() => choose("neuron")} />
     ${kind === "neuron" && layers > 1 && html`<label class="link">layer <select class="field" value=${layer} onChange=${(/** @type {any} */ event) => go(Number(event.target.value))}>${Array.from({ length: layers }, (_, index) => html`<option value=${index}>${index}</option>`)}</select></label>`}
     ${off.length > 0 && html`<button type="button" class="tool-button" onClick=${() => set({ off: [] })}>All on again</button>`}
   </div>`;
-  if (!answer) return html`${tools}<${Waiting} fault=${fault} text=${running ? "This map is drawn when the session pauses, or for a step in the past." : "Scoring the model once for each part…"} />`;
-  if (answer.data.kind !== kind) return html`${tools}<${Waiting} />`;
+  if (!answer || (!current && answer.data.kind !== kind)) return html`${tools}<${Waiting} fault=${fault} text=${running ? "This map is drawn when the session pauses, or for a step in the past." : "Scoring the model once for each part…"} />`;
   const effect = answer.tensors.effect;
   const columns = kind === "head" ? effect.shape[1] : Math.min(32, effect.shape[0]);
   const most = effect.data.reduce((high, value) => Math.max(high, Math.abs(value)), 1e-9);
@@ -43,11 +42,11 @@ export function KnockoutPanel({ active }) {
       ${units.map(({ value, unit }) => {
         const isOff = off.some(same(unit));
         const name = `${kind} ${unit.index} of layer ${unit.layer}`;
-        return html`<button type="button" key=${name} class=${`part ${value < 0 ? "helps" : ""}`} aria-pressed=${isOff} aria-label=${`${name}${isOff ? ", off" : `: ${signed(value)} nats when off`}`} title=${`${name}: ${signed(value)} nats`}
+        return html`<button type="button" key=${name} disabled=${metadata?.kind === "trace"} class=${`part ${value < 0 ? "helps" : ""}`} aria-pressed=${isOff} aria-label=${`${name}${isOff ? ", off" : `: ${signed(value)} nats when off`}`} title=${`${name}: ${signed(value)} nats`}
           style=${{ "--heat-share": `${Math.round((55 * Math.abs(value)) / most)}%` }} onClick=${() => turn(unit)}>
           ${kind === "head" && html`<small>${unit.layer}.${unit.index}</small>${isOff ? "off" : signed(value, 2)}`}</button>`;
       })}
     </div></div>
-    <p class="readout">Validation loss <b class="number" data-fact="whole">${num(whole, 5)}</b> over ${targets} tokens${off.length > 0 && html`; with ${off.length} off <b class="number" data-fact="knocked">${num(loss, 5)}</b> (${signed(loss - whole)})`}.
+    <p class="readout">Validation loss <b class="number" data-fact="whole">${num(whole, 5)}</b> over ${targets} tokens${current && off.length > 0 && html`; with ${off.length} off <b class="number" data-fact="knocked">${num(loss, 5)}</b> (${signed(loss - whole)})`}.
       Each part shows what its loss adds to that. Click to switch it off in every panel and in samples.</p>`;
 }

@@ -60,7 +60,7 @@ export function NodeView({ id, nodes, active, open }) {
   return html`<div class="split node-view" role="region" aria-label=${`Node ${node.name}`}>
     <div>
       <h3>${node.name} <span class="quiet small">${node.op} · ${node.shape.join(" × ") || "one number"}${node.forward !== null ? ` · forward ${node.forward}` : ""}${node.backward !== null ? ` · backward ${node.backward}` : ""}</span></h3>
-      <div class="scroll"><table><thead><tr><th></th>${["mean", "std", "min", "max", "norm"].map((key) => html`<th scope="col" class="right">${key}</th>`)}</tr></thead>
+      <div class="scroll"><table><thead><tr><th scope="col">of all numbers</th>${["mean", "std", "min", "max", "norm"].map((key) => html`<th scope="col" class="right">${key}</th>`)}</tr></thead>
         <tbody><${StatsRow} label="value" stats=${node.value} /><${StatsRow} label="gradient" stats=${node.gradient} /></tbody></table></div>
       <div class="pictures">
         <figure><figcaption>values, full colour at ±${num(most(value), 3)}</figcaption><${Heat} values=${value.data} rows=${rows} columns=${columns} most=${most(value)} label=${`Values of ${node.name}`}
@@ -89,12 +89,12 @@ export function NodeView({ id, nodes, active, open }) {
 function ScalarView({ trail, follow, nodes, asked, active, open }) {
   const here = trail[trail.length - 1];
   const [checking, check] = useState("");
-  const { answer, fault } = useAnswer("scalar", { ...asked, ...here, count: 24 }, active);
+  const { answer, fault, current } = useAnswer("scalar", { ...asked, ...here, count: 24 }, active);
   const spot = `${here.node} ${here.index}`;
   const name = (/** @type {number} */ id) => nodes.find((node) => node.id === id)?.name ?? "?";
   return html`<div class="scalar" aria-live="polite">
     <div class="crumbs">${trail.map((one, at) => html`${at > 0 && html`<span aria-hidden="true">←</span>`}<button type="button" key=${at} onClick=${() => follow(trail.slice(0, at + 1))}>${name(one.node)}[${one.index.join(",")}]</button>`)}</div>
-    ${!answer ? html`<${Waiting} fault=${fault} />` : html`
+    ${!answer || !current ? html`<${Waiting} fault=${fault} />` : html`
       <dl class="facts"><div><dt>value</dt><dd data-fact="scalar-value">${num(answer.data.value, 6)}</dd></div>
         <div><dt>gradient of the loss</dt><dd data-fact="scalar-gradient">${num(answer.data.gradient, 6)}</dd></div></dl>
       ${answer.data.gradient !== null && (checking === spot
@@ -116,8 +116,8 @@ function ScalarView({ trail, follow, nodes, asked, active, open }) {
 
 /** The gradient against a central difference. @param {{ asked: object, active: boolean }} props */
 function Check({ asked, active }) {
-  const { answer, fault } = useAnswer("check", asked, active, false);
-  if (!answer) return html`<${Waiting} fault=${fault} text="Computing the loss twice more…" />`;
+  const { answer, fault, current } = useAnswer("check", asked, active, false);
+  if (!answer || !current) return html`<${Waiting} fault=${fault} text="Computing the loss twice more…" />`;
   const { ok, numeric, error, epsilon } = answer.data;
   return html`<p><span class=${`badge${ok ? "" : " bad"}`} data-fact="check">${ok ? "✓ agrees" : "✗ differs"}: finite difference ${num(numeric, 6)}</span>
     <span class="readout"> relative error ${num(error, 2)}, step ±${num(epsilon, 2)} in float64</span></p>`;

@@ -45,7 +45,7 @@ export function Toggle({ on, set, label, disabled = false }) {
  * @param {{ label: string, value: number, min: number, max: number, step: number, shown: string, set: (value: number) => void }} props
  */
 export function Slider({ label, value, min, max, step, shown, set }) {
-  return html`<label><span>${label}</span><output>${shown}</output>
+  return html`<label><span>${label}</span><span class="number" aria-hidden="true">${shown}</span>
     <input type="range" min=${min} max=${max} step=${step} value=${value} aria-valuetext=${shown} onInput=${(/** @type {any} */ event) => set(event.target.valueAsNumber)} />
   </label>`;
 }

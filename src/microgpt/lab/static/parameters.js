@@ -89,8 +89,8 @@ function MatrixView({ name, off, active }) {
 
 /** Why one weight moved. @param {{ name: string, index: number[], off: object, active: boolean }} props */
 function WeightView({ name, index, off, active }) {
-  const { answer, fault } = useAnswer("weight", { name, index, off }, active);
-  if (!answer) return html`<${Waiting} fault=${fault} />`;
+  const { answer, fault, current } = useAnswer("weight", { name, index, off }, active);
+  if (!answer || !current) return html`<${Waiting} fault=${fault} />`;
   const { before, after, change, quantities, terms, error, optimizer } = answer.data;
   return html`<div class="scalar" aria-live="polite">
     <h3>Why did ${name}[${index.join(", ")}] move?</h3>

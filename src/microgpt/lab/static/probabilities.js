@@ -37,10 +37,10 @@ export function ProbabilityPanel({ active }) {
   const view = useLab((s) => s.view);
   const off = useLab((s) => s.off);
   const metadata = useLab((s) => s.metadata);
-  const { answer, fault } = useAnswer("probabilities", { ...where(view, off), position: view.position, count: 1 }, active);
+  const { answer, fault } = useAnswer("probabilities", { ...where(view, off), position: view.position }, active);
   const [text, type] = useState(view.text);
   const vocab = metadata?.vocab ?? [];
-  const own = html`<form class="own" onSubmit=${(/** @type {Event} */ event) => {
+  const own = metadata?.kind !== "trace" && html`<form class="own" onSubmit=${(/** @type {Event} */ event) => {
     event.preventDefault();
     setView({ text, position: -1 });
   }}>
@@ -74,7 +74,7 @@ export function ProbabilityPanel({ active }) {
 export function LensPanel({ active }) {
   const view = useLab((s) => s.view);
   const off = useLab((s) => s.off);
-  const { answer, fault } = useAnswer("lens", { ...where(view, off), position: view.position, count: 5 }, active);
+  const { answer, fault } = useAnswer("lens", { ...where(view, off), position: view.position }, active);
   if (!answer) return html`<${Waiting} fault=${fault} />`;
   const { tokens, position, target, layers } = answer.data;
   return html`

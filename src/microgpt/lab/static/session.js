@@ -145,8 +145,24 @@ export const sample = () =>
 
 /** @param {number | null} step none goes back to the newest */
 export function travel(step) {
-  set({ at: step === null || step >= state.newest ? null : Math.max(state.metadata?.first_step ?? 0, step) });
+  const kept = recorded();
+  const wanted = step ?? state.newest;
+  const nearest = kept ? kept.reduce((best, one) => (Math.abs(one - wanted) < Math.abs(best - wanted) ? one : best), kept[0]) : wanted;
+  set({ at: nearest >= (kept?.at(-1) ?? state.newest) ? null : Math.max(state.metadata?.first_step ?? 0, nearest) });
+}
+
+/** The only steps that can be looked at, or null where any can. @returns {number[] | null} */
+export function recorded() {
+  const { metadata } = state;
+  return metadata && metadata.kind !== "live" && metadata.recorded.length ? metadata.recorded : null;
+}
+
+/** One recorded step on or back. @param {number} way 1 or -1 */
+export function move(way) {
+  const kept = recorded();
+  const step = shownStep();
+  travel((way > 0 ? kept?.find((one) => one > step) : kept?.findLast((one) => one < step)) ?? (kept ? step : step + way));
 }
 
 /** The step that every panel shows. */
-export const shownStep = () => state.at ?? state.newest;
+export const shownStep = () => state.at ?? recorded()?.at(-1) ?? state.newest;

@@ -1,6 +1,7 @@
 /** The session's WebSocket: streams what is watched, comes back by itself, and asks for the steps it missed. */
 
 import { readFrame } from "./frame.js";
+import { trace } from "./replay.js";
 import { addMetadata, addSamples, addScalars, complain, listSessions, loadBranches } from "./session.js";
 import { set, state } from "./store.js";
 
@@ -20,6 +21,7 @@ const watches = new Map();
 
 /** @param {string} id */
 export function open(id) {
+  if (trace) return;
   wanted = id;
   tries = 0;
   connect();

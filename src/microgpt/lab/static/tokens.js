@@ -14,6 +14,9 @@ export const where = (view, off) => (view.text ? { text: view.text, off } : { ro
 /** @param {number} position from 0 or, negative, from the end @param {number} length */
 export const placeOf = (position, length) => (position < 0 || position >= length ? length - 1 : position);
 
+/** A chosen place as the view keeps it: the last one stays the last in a row of another length. @param {number} index @param {number} length */
+const pointed = (index, length) => (index === length - 1 ? -1 : index);
+
 /** The arrow keys move along a row of buttons. @param {KeyboardEvent} event */
 export function arrows(event) {
   const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -35,7 +38,7 @@ export function TokenPicker({ tokens, position, label }) {
   const chosen = placeOf(position, tokens.length);
   return html`<div class="tokens" role="group" aria-label=${label} onKeyDown=${arrows}>
     ${tokens.map((token, index) => html`<button type="button" class="token" key=${index} aria-pressed=${index === chosen} tabindex=${index === chosen ? 0 : -1}
-      onClick=${() => setView({ position: index })}>${shown(token.text)}</button>`)}
+      onClick=${() => setView({ position: pointed(index, tokens.length) })}>${shown(token.text)}</button>`)}
   </div>`;
 }
 
@@ -61,19 +64,19 @@ export function BatchPanel({ active }) {
           return html`<button type="button" class="token" key=${t} aria-pressed=${chosen} tabindex=${chosen || (t === 0 && r !== view.row) ? 0 : -1}
             style=${{ "--heat-share": `${none ? 0 : Math.round((55 * value) / most)}%` }}
             title=${none ? "nothing to guess" : `${shown(token.text)} → ${shown(row.targets[t].text)}: ${num(value)} nats, probability ${percent(Math.exp(-value))}`}
-            onClick=${() => setView({ row: r, position: t, text: "" })}>${shown(token.text)}<small>${none ? "–" : num(value, 3)}</small></button>`;
+            onClick=${() => setView({ row: r, position: pointed(t, row.length), text: "" })}>${shown(token.text)}<small>${none ? "–" : num(value, 3)}</small></button>`;
         })}
       </div>`)}
     </div>
     ${rows.length > 32 && html`<p class="readout">${rows.length - 32} more rows are not drawn.</p>`}
-    <${Story} active=${active} />`;
+    <${Story} active=${active} length=${rows[view.row]?.length ?? 1} />`;
 }
 
-/** What went in, what came out, and what pulled on it. @param {{ active: boolean }} props */
-function Story({ active }) {
+/** What went in, what came out, and what pulled on it. @param {{ active: boolean, length: number }} props */
+function Story({ active, length }) {
   const view = useLab((s) => s.view);
   const off = useLab((s) => s.off);
-  const { answer, fault } = useAnswer("token", { ...where(view, off), position: view.position }, active);
+  const { answer, fault } = useAnswer("token", { ...where(view, off), position: view.text ? view.position : placeOf(view.position, length) }, active);
   useEffect(() => {
     if (fault && (view.row || view.position !== -1)) setView({ row: 0, position: -1 });
   }, [fault]);
