@@ -64,7 +64,7 @@ export function Heat({ values, rows, columns, most, label, over, out, pick }) {
     const at = (/** @type {number} */ share, /** @type {number} */ size) => Math.max(0, Math.min(size - 1, Math.floor(share * size)));
     return [at((event.clientY - box.top) / box.height, rows), at((event.clientX - box.left) / box.width, columns)];
   };
-  return html`<canvas ref=${canvas} class="wash" width=${columns} height=${rows} role="img" aria-label=${label}
+  return html`<canvas ref=${canvas} class="wash" width=${columns} height=${rows} role=${label ? "img" : "presentation"} aria-label=${label || null}
     style=${{ aspectRatio: `${columns} / ${rows}`, cursor: pick ? "pointer" : "default" }}
     onMouseMove=${over && ((/** @type {MouseEvent} */ event) => over(...place(event)))} onMouseLeave=${out}
     onClick=${pick && ((/** @type {MouseEvent} */ event) => pick(...place(event)))}></canvas>`;

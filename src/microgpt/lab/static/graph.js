@@ -63,7 +63,7 @@ export function GraphPanel({ active }) {
       <span class="readout" data-fact="moment">${now ? html`${now.key} ${moment + 1 - (now.key === "backward" ? order.findIndex((one) => one.key === "backward") : 0)}: <b>${now.name}</b>` : html`loss <b class="number" data-fact="graph-loss">${num(answer.data.loss)}</b>, step ${answer.step}`}</span>
       ${!whole && html`<label class="link">layer <select class="field" value=${part} onChange=${(/** @type {any} */ event) => show(Number(event.target.value))}>${Array.from({ length: layers }, (_, index) => html`<option value=${index}>${index}</option>`)}</select></label>`}
     </div>
-    <div class="scroll graph-scroll" tabindex="0" role="region" aria-label="Computation graph">
+    <div class="scroll graph-scroll" tabindex="0" role="region" aria-label="Operations and how they depend">
       <svg class="plot" width=${placed.width} height=${placed.height} role="group" aria-label=${`${drawn.length} operations and parameters`}>
         ${edges.map(({ from, to }) => {
           const [a, b] = [placed.places.get(from), placed.places.get(to)];

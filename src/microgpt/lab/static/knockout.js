@@ -43,7 +43,7 @@ export function KnockoutPanel({ active }) {
         const isOff = off.some(same(unit));
         const name = `${kind} ${unit.index} of layer ${unit.layer}`;
         return html`<button type="button" key=${name} disabled=${metadata?.kind === "trace"} class=${`part ${value < 0 ? "helps" : ""}`} aria-pressed=${isOff} aria-label=${`${name}${isOff ? ", off" : `: ${signed(value)} nats when off`}`} title=${`${name}: ${signed(value)} nats`}
-          style=${{ "--heat-share": `${Math.round((55 * Math.abs(value)) / most)}%` }} onClick=${() => turn(unit)}>
+          style=${{ "--heat-share": `${Math.round((42 * Math.abs(value)) / most)}%` }} onClick=${() => turn(unit)}>
           ${kind === "head" && html`<small>${unit.layer}.${unit.index}</small>${isOff ? "off" : signed(value, 2)}`}</button>`;
       })}
     </div></div>

@@ -60,7 +60,7 @@ export function NodeView({ id, nodes, active, open }) {
   return html`<div class="split node-view" role="region" aria-label=${`Node ${node.name}`}>
     <div>
       <h3>${node.name} <span class="quiet small">${node.op} · ${node.shape.join(" × ") || "one number"}${node.forward !== null ? ` · forward ${node.forward}` : ""}${node.backward !== null ? ` · backward ${node.backward}` : ""}</span></h3>
-      <div class="scroll"><table><thead><tr><th scope="col">of all numbers</th>${["mean", "std", "min", "max", "norm"].map((key) => html`<th scope="col" class="right">${key}</th>`)}</tr></thead>
+      <div class="scroll" tabindex="0" role="region" aria-label=${`Spread of ${node.name}`}><table><thead><tr><th scope="col">of all numbers</th>${["mean", "std", "min", "max", "norm"].map((key) => html`<th scope="col" class="right">${key}</th>`)}</tr></thead>
         <tbody><${StatsRow} label="value" stats=${node.value} /><${StatsRow} label="gradient" stats=${node.gradient} /></tbody></table></div>
       <div class="pictures">
         <figure><figcaption>values, full colour at ±${num(most(value), 3)}</figcaption><${Heat} values=${value.data} rows=${rows} columns=${columns} most=${most(value)} label=${`Values of ${node.name}`}

@@ -84,6 +84,6 @@ export function LensPanel({ active }) {
       <thead><tr><th scope="col">after</th><th scope="col" class="right">${target.id >= 0 ? html`<span class="mono">${shown(target.text)}</span> gets` : "target"}</th><th scope="col">likeliest</th></tr></thead>
       <tbody>${layers.map((/** @type {any} */ layer) => html`<tr key=${layer.name}><th scope="row">${layer.name.replace(/^layer(\d+)$/, "layer $1")}</th>
         <td class="right">${layer.target_prob === null ? "–" : percent(layer.target_prob)}</td>
-        <td>${layer.top.map((/** @type {any} */ one) => html`<span class="guess" style=${{ "--heat-share": `${Math.round(60 * one.prob)}%` }}><span class="mono">${shown(one.token)}</span> ${percent(one.prob)}</span>`)}</td></tr>`)}</tbody>
+        <td>${layer.top.map((/** @type {any} */ one) => html`<span class="guess" style=${{ "--heat-share": `${Math.round(42 * one.prob)}%` }}><span class="mono">${shown(one.token)}</span> ${percent(one.prob)}</span>`)}</td></tr>`)}</tbody>
     </table></div>`;
 }

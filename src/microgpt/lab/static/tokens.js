@@ -62,7 +62,7 @@ export function BatchPanel({ active }) {
           const none = row.targets[t].id < 0;
           const chosen = !view.text && r === view.row && t === placeOf(view.position, row.length);
           return html`<button type="button" class="token" key=${t} aria-pressed=${chosen} tabindex=${chosen || (t === 0 && r !== view.row) ? 0 : -1}
-            style=${{ "--heat-share": `${none ? 0 : Math.round((55 * value) / most)}%` }}
+            style=${{ "--heat-share": `${none ? 0 : Math.round((42 * value) / most)}%` }}
             title=${none ? "nothing to guess" : `${shown(token.text)} → ${shown(row.targets[t].text)}: ${num(value)} nats, probability ${percent(Math.exp(-value))}`}
             onClick=${() => setView({ row: r, position: pointed(t, row.length), text: "" })}>${shown(token.text)}<small>${none ? "–" : num(value, 3)}</small></button>`;
         })}
