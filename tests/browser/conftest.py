@@ -305,6 +305,15 @@ class Lab:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
+    def sessions(self) -> set[str]:
+        """Ids of all sessions of the server."""
+        return {row["session_id"] for row in self.ask("sessions")["sessions"]}
+
+    def close(self, session: str) -> None:
+        """End a session on the server."""
+        request = urllib.request.Request(f"{self.address}api/session/{session}", method="DELETE")
+        urllib.request.urlopen(request, timeout=60).close()
+
     def look(
         self, panel: str, step: int | None = None, **params: Any
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -351,12 +360,16 @@ def open_lab(browser: Browser) -> Iterator[OpenLab]:
     """The lab's page in a browser that has seen the tour; at the end, nobody may have complained."""
     with contextlib.ExitStack() as stack:
         labs: list[Lab] = []
+        before: dict[str, set[str]] = {}
 
         def start(address: str, session: str = "", **options: Any) -> Lab:
             context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
             context.add_init_script("try { localStorage.setItem('microgpt.lab.tour', '1') } catch {}")
             stack.callback(context.close)
             labs.append(Lab(context, address, session))
+            if address.startswith("http") and address not in before:
+                before[address] = labs[-1].sessions()
+                stack.callback(lambda one: [one.close(id) for id in one.sessions() - before[address]], labs[-1])
             return labs[-1]
 
         yield start

@@ -205,3 +205,26 @@ def test_axe_finds_nothing(open_lab: Any, lab_server: str, trained: str, options
     lab.page.get_by_role("dialog").wait_for()
     found = axe.Axe().run(lab.page)
     assert found.violations_count == 0, found.generate_report()
+
+
+def test_a_run_of_the_trainer_is_looked_into(open_lab: Any, lab_server: str) -> None:
+    lab = open_lab(lab_server)
+    ended = lab.ask("session/start", {"num_steps": 5, "name": "ended", "seed": 9})["session_id"]
+    lab.ask(f"session/{ended}/run", {"steps": 5, "delay_ms": 0})
+    lab.session = ended
+    lab.open()
+    lab.until("document.querySelector('[data-fact=step]').textContent === 'step 5 of 5'")
+    loss = lab.number("loss")
+    lab.close(ended)
+    lab.page.goto("about:blank")
+    lab.page.goto(lab_server)
+    lab.page.locator(".bar").wait_for()
+    lab.page.keyboard.press("n")
+    lab.page.get_by_role("region", name="Runs").get_by_role("button", name="ended").first.click()
+    lab.until("import('/static/store.js').then(({ state }) => state.metadata?.kind === 'run')")
+    lab.page.locator("#loss canvas").first.wait_for()
+    lab.until("document.querySelector('[data-fact=step]').textContent.startsWith('step 5 ')")
+    assert lab.number("loss") == pytest.approx(loss, abs=1e-3)
+    lab.show("attention")
+    lab.page.locator("#attention-table").wait_for(state="attached")
+    assert not lab.page.get_by_role("button", name="Run R").is_visible()

@@ -1,7 +1,7 @@
 /** The page: the bar that drives a session, and the panels that look into it. */
 
 import { html, useState } from "./vendor/preact.js";
-import { Dialogs, NewForm, Notice } from "./dialogs.js";
+import { Dialogs, NewForm, Notice, Runs } from "./dialogs.js";
 import { count } from "./format.js";
 import { speed } from "./keys.js";
 import { Pace } from "./loss.js";
@@ -130,6 +130,6 @@ export function App() {
           <h2>Watch a GPT learn, and look inside</h2>
           <p>A small model trains on this machine, one step at a time or at full speed. Every number on the page is its own: each loss, each
             attention weight, each gradient, at any step you go back to.</p>
-          <${NewForm} />`}</main>`}
+          <${NewForm} /><${Runs} />`}</main>`}
     <${Dialogs} />${id && html`<${Tour} />`}<${Notice} />`;
 }

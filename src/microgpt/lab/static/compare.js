@@ -2,7 +2,7 @@
 
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { inspect, useAnswer } from "./answer.js";
-import { Refused, get } from "./api.js";
+import { Refused, get, post } from "./api.js";
 import { Heat } from "./colour.js";
 import { num, percent, shown, signed } from "./format.js";
 import { distribution } from "./probabilities.js";
@@ -15,18 +15,18 @@ import { Waiting } from "./panel.js";
 
 const DRAWN = 10;
 
-/** @typedef {{ id: string, step: number, metadata: Metadata, probabilities: Answer, attention: Answer, knockout: Answer }} Side */
+/** @typedef {{ id: string, step: number, metadata: Metadata, probabilities: Answer, attention: Answer }} Side */
+/** @typedef {{ loss: [number | null, number | null], parameters: { name: string, shape: number[], norm_a: number, norm_b: number, distance: number, cosine: number }[] }} Difference */
 
 /** All that is compared of one state. @param {string} id @param {number} step @param {string} text @returns {Promise<Side>} */
 async function look(id, step, text) {
   const { metadata } = await get(`session/${id}`);
   const at = Math.min(step, metadata.step);
-  const [probabilities, attention, knockout] = await Promise.all([
+  const [probabilities, attention] = await Promise.all([
     inspect(id, "probabilities", at, { text }),
     inspect(id, "attention", at, { text }),
-    inspect(id, "knockout", at, {}),
   ]);
-  return { id, step: at, metadata, probabilities, attention, knockout };
+  return { id, step: at, metadata, probabilities, attention };
 }
 
 /** @param {{ active: boolean }} props */
@@ -37,7 +37,7 @@ export function ComparePanel({ active }) {
   const view = useLab((s) => s.view);
   const block = useLab((s) => s.metadata?.config.block_size ?? 8);
   const [other, choose] = useState({ id: own, step: 0 });
-  const [told, tell] = useState({ sides: /** @type {Side[]} */ ([]), fault: "" });
+  const [told, tell] = useState({ sides: /** @type {Side[]} */ ([]), difference: /** @type {Difference | null} */ (null), fault: "" });
   const tokens = useAnswer("tokens", {}, active && !view.text);
   const row = tokens.answer?.data.rows[view.row] ?? tokens.answer?.data.rows[0];
   const text = view.text || (row?.tokens ?? []).slice(1, Math.min(placeOf(view.position, row?.length ?? 1) + 1, block)).map((/** @type {any} */ one) => one.text).join("");
@@ -45,9 +45,11 @@ export function ComparePanel({ active }) {
 
   async function compare() {
     try {
-      tell({ sides: await Promise.all([look(own, step, text), look(other.id, other.step, text)]), fault: "" });
+      const sides = await Promise.all([look(own, step, text), look(other.id, other.step, text)]);
+      const [a, b] = sides.map((side) => ({ session_id: side.id, step: side.step }));
+      tell({ sides, difference: await post("compare", { a, b }), fault: "" });
     } catch (error) {
-      tell({ sides: [], fault: error instanceof Refused ? error.message : String(error) });
+      tell({ sides: [], difference: null, fault: error instanceof Refused ? error.message : String(error) });
     }
   }
   useEffect(() => {
@@ -65,12 +67,12 @@ export function ComparePanel({ active }) {
       <label class="small">at step <input class="field" type="number" min="0" max=${last} value=${other.step} onInput=${(/** @type {any} */ event) => choose({ ...other, step: event.target.valueAsNumber || 0 })} /></label>
       <button type="submit" class="tool-button">Compare</button>
     </form>
-    ${told.sides.length === 2 ? html`<${Sides} sides=${told.sides} text=${text} />`
+    ${told.sides.length === 2 ? html`<${Sides} sides=${told.sides} difference=${told.difference} text=${text} />`
       : told.fault ? html`<${Waiting} fault=${told.fault} />` : html`<p class="readout">Both models read <span class="mono">${shown(`<BOS>${text}`)}</span>, the chosen row up to the chosen token.</p>`}`;
 }
 
-/** @param {{ sides: Side[], text: string }} props */
-function Sides({ sides, text }) {
+/** @param {{ sides: Side[], difference: Difference, text: string }} props */
+function Sides({ sides, difference, text }) {
   const [a, b] = sides;
   const layer = useLab((s) => s.view.layer);
   const head = useLab((s) => s.view.head);
@@ -80,10 +82,11 @@ function Sides({ sides, text }) {
   const [left, right] = logits.map((one) => distribution(one, 1, 0, 1));
   const rights = new Map(right.map(({ id, prob }) => [id, prob]));
   const distance = left.reduce((sum, { id, prob }) => sum + Math.abs(prob - (rights.get(id) ?? 0)), 0) / 2;
-  const losses = sides.map((side) => side.knockout.data.whole);
+  const [first, second] = difference.loss;
+  const moved = difference.parameters.toSorted((x, y) => x.cosine - y.cosine);
   return html`
     <table id="compare-table"><thead><tr><th scope="col">of both</th>${sides.map((side) => html`<th scope="col" class="right">${named(side)}</th>`)}<th scope="col" class="right">difference</th></tr></thead>
-      <tbody><tr><th scope="row">validation loss</th>${losses.map((loss) => html`<td class="right">${num(loss, 5)}</td>`)}<td class="right">${signed(losses[1] - losses[0])}</td></tr>
+      <tbody><tr><th scope="row">validation loss</th>${difference.loss.map((loss) => html`<td class="right">${num(loss, 5)}</td>`)}<td class="right">${first !== null && second !== null && signed(second - first)}</td></tr>
         <tr><th scope="row">learning rate</th>${sides.map((side) => html`<td class="right">${num(side.metadata.config.learning_rate)}</td>`)}<td></td></tr></tbody></table>
     ${alike ? html`<div><h4>After <span class="mono">${shown(`<BOS>${text}`)}</span>: above the first, below the second; ${percent(distance)} of the probability lies elsewhere</h4>
       <div class="bars" role="list">${left.slice(0, DRAWN).map(({ id, prob }) => html`<div class="bar-line" role="listitem" key=${id}><span class="mono">${shown(a.metadata.vocab[id])}</span>
@@ -96,5 +99,9 @@ function Sides({ sides, text }) {
       const at = (Math.min(layer, layers - 1) * heads + Math.min(head, heads - 1)) * size * size;
       return html`<figure key=${named(side)}><figcaption>${named(side)}: layer ${Math.min(layer, layers - 1)}, head ${Math.min(head, heads - 1)}</figcaption>
         <${Heat} values=${data.subarray(at, at + size * size)} rows=${size} columns=${size} most=${1} label=${`Attention of ${named(side)}`} /></figure>`;
-    })}</div>`;
+    })}</div>
+    ${moved.length > 0 && html`<details><summary>How far the weights are apart</summary><div class="scroll operands" tabindex="0" role="region" aria-label="Distances of weights"><table>
+      <thead><tr><th scope="col">matrix</th><th scope="col" class="right">norm of the first</th><th scope="col" class="right">of the second</th><th scope="col" class="right">distance</th><th scope="col" class="right">cosine</th></tr></thead>
+      <tbody>${moved.map((one) => html`<tr key=${one.name}><th scope="row" class="mono">${one.name}</th><td class="right">${num(one.norm_a)}</td><td class="right">${num(one.norm_b)}</td><td class="right">${num(one.distance)}</td><td class="right">${num(one.cosine)}</td></tr>`)}</tbody>
+    </table></div></details>`}`;
 }

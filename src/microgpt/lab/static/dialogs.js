@@ -1,8 +1,10 @@
 /** What stands above the page: the form of a new session, the keys. */
 
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { get } from "./api.js";
+import { num } from "./format.js";
 import { KEYS } from "./keys.js";
-import { fork, shownStep, start } from "./session.js";
+import { attach, complain, fork, shownStep, start } from "./session.js";
 import { set, useLab } from "./store.js";
 
 /** @typedef {{ name: string, label: string, value: string | number, min?: number, max?: number, step?: number | "any", choices?: "optimizers" | "embedded" | "tokenizers" | "models" }} Field */
@@ -64,6 +66,21 @@ export function NewForm({ cancel }) {
   </form>`;
 }
 
+/** The runs of `microgpt.train`: each opens as a session to look into. */
+export function Runs() {
+  const [runs, tell] = useState(/** @type {any[]} */ ([]));
+  useEffect(() => {
+    get("runs").then((told) => tell(told.runs), complain);
+  }, []);
+  if (!runs.length) return null;
+  return html`<h3>Or look into a run of microgpt.train</h3>
+    <div class="scroll runs" tabindex="0" role="region" aria-label="Runs"><table>
+      <thead><tr><th scope="col">run</th><th scope="col">status</th><th scope="col" class="right">step</th><th scope="col" class="right">validation</th></tr></thead>
+      <tbody>${runs.map((one) => html`<tr key=${one.run}><th scope="row"><button type="button" class="text-button" onClick=${() => attach(one.run)}>${one.name || one.run}</button></th>
+        <td>${one.status.toLowerCase()}</td><td class="right">${one.step ?? "–"}</td><td class="right">${num(one.val_loss)}</td></tr>`)}</tbody>
+    </table></div>`;
+}
+
 /** What goes on otherwise on the new branch; what is left empty stays as it is. */
 function ForkForm() {
   const metadata = useLab((s) => s.metadata);
@@ -106,7 +123,7 @@ function Dialog({ title, children }) {
 export function Dialogs() {
   const dialog = useLab((s) => s.dialog);
   const close = () => set({ dialog: "" });
-  if (dialog === "new") return html`<${Dialog} key="new" title="A new session"><${NewForm} cancel=${close} /></${Dialog}>`;
+  if (dialog === "new") return html`<${Dialog} key="new" title="A new session"><${NewForm} cancel=${close} /><${Runs} /></${Dialog}>`;
   if (dialog === "fork") return html`<${Dialog} key="fork" title="Fork"><${ForkForm} /></${Dialog}>`;
   if (dialog === "keys")
     return html`<${Dialog} key="keys" title="Keys"><table class="sheet"><tbody>${KEYS.map(([key, words]) => html`<tr><td><kbd>${key}</kbd></td><td>${words}</td></tr>`)}</tbody></table>

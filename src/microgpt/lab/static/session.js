@@ -77,7 +77,7 @@ export async function enter(id, at = null) {
   const told = await get(`session/${id}`);
   close();
   forget();
-  set({ sessionId: id, metadata: null, points: [], samples: [], branches: [], off: [], dialog: "", newest: 0, at });
+  set({ sessionId: id, metadata: null, points: [], samples: [], branches: [], off: [], newest: 0, at });
   addMetadata(told.metadata);
   set({ running: told.running, at });
   await refill();
@@ -92,8 +92,17 @@ async function refill() {
   samples.forEach(addSamples);
 }
 
+/** Ask for a session and show it; the form that asked is done then. @param {string} path @param {object} body */
+async function begin(path, body) {
+  await enter((await post(path, body)).session_id);
+  set({ dialog: "" });
+}
+
 /** @param {Record<string, any>} config */
-export const start = (config) => act("start", async () => enter((await post("session/start", config)).session_id));
+export const start = (config) => act("start", () => begin("session/start", config));
+
+/** Look into a run of `microgpt.train`. @param {string} run */
+export const attach = (run) => act("attach", () => begin("runs/attach", { run }));
 
 export const stepOnce = () =>
   act("step", async () => {
@@ -104,7 +113,7 @@ export const stepOnce = () =>
 
 /** Go on from the step that is shown as a session of its own. @param {Record<string, any>} changes */
 export const fork = (changes) =>
-  act("fork", async () => enter((await post(here("fork"), { step: shownStep(), off: state.off, ...changes })).session_id));
+  act("fork", () => begin(here("fork"), { step: shownStep(), off: state.off, ...changes }));
 
 /** The loss of this session's other branches: what it was forked from, what was forked from it. */
 export async function loadBranches() {

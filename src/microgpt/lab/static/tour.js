@@ -1,6 +1,7 @@
 /** A walk through the page for those who see it first. */
 
 import { html, useEffect, useState } from "./vendor/preact.js";
+import { trace } from "./replay.js";
 import { set, useLab } from "./store.js";
 
 const SEEN = "microgpt.lab.tour";
@@ -16,12 +17,18 @@ const STOPS = [
   { at: "#time", title: "Go back", words: "The slider takes every panel to any earlier step. From there you can fork: change something, and go on another way." },
 ];
 
-export const seen = () => localStorage.getItem(SEEN) !== null;
+/** Whether this reader has walked through it, or looks at a file, which has no memory of its readers. */
+const seen = () => trace !== null || localStorage.getItem(SEEN) !== null;
 
 export function Tour() {
   const on = useLab((s) => s.tour);
   const [stop, go] = useState(0);
   const here = on ? STOPS[stop] : undefined;
+  useEffect(() => {
+    if (seen()) return;
+    localStorage.setItem(SEEN, "1");
+    set({ tour: true });
+  }, []);
   useEffect(() => {
     const target = here && document.querySelector(here.at);
     target?.classList.add("toured");
@@ -30,7 +37,6 @@ export function Tour() {
   }, [here]);
   if (!here) return null;
   const end = () => {
-    localStorage.setItem(SEEN, "1");
     go(0);
     set({ tour: false });
   };
