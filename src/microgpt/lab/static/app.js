@@ -14,8 +14,8 @@ import { Tour } from "./tour.js";
 
 /** @import { SessionRow } from "./types.js" */
 
-/** @param {SessionRow} row */
-const titled = (row) => `${row.name || row.session_id.slice(0, 8)}${row.kind === "live" ? "" : ` (${row.kind})`} · ${row.step}/${row.num_steps}`;
+/** @param {SessionRow} row @param {number} step */
+const titled = (row, step) => `${row.name || row.session_id.slice(0, 8)}${row.kind === "live" ? "" : ` (${row.kind})`} · ${step}/${row.num_steps}`;
 
 const SPEEDS = [
   { label: "full speed", delay: 0 },
@@ -79,7 +79,7 @@ function Bar() {
       <span class="push"></span>
       ${id && html`<span class=${`link ${link}`} role="status"><span>${{ live: "connected", lost: "reconnecting…", off: "" }[link]}</span></span>`}
       ${sessions.length > 1 && html`<select class="field session-pick" aria-label="Session" value=${id} onChange=${(/** @type {any} */ event) => act("enter", () => enter(event.target.value))}>
-        ${sessions.map((row) => html`<option key=${row.session_id} value=${row.session_id}>${titled(row)}</option>`)}</select>`}
+        ${sessions.map((row) => html`<option key=${row.session_id} value=${row.session_id}>${titled(row, row.session_id === id ? newest : row.step)}</option>`)}</select>`}
       ${id && html`<button type="button" class="plain-button" onClick=${() => set({ tour: true })}>Tour</button>`}
       <button type="button" class="icon-button" aria-label="Keys" title="Keys (?)" onClick=${() => set({ dialog: "keys" })}>?</button>
       <${ThemeButton} />

@@ -1,6 +1,6 @@
 /** The computation of the loss as it happened: every operation with value and gradient, forward and backward. */
 
-import { html, useEffect, useMemo, useState } from "./vendor/preact.js";
+import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { useAnswer } from "./answer.js";
 import { num } from "./format.js";
 import { NODE, arrange } from "./layout.js";
@@ -26,6 +26,7 @@ export function GraphPanel({ active }) {
   const [part, show] = useState(0);
   const [moment, go] = useState(-1);
   const [playing, play] = useState(false);
+  const scroller = useRef(/** @type {HTMLElement | null} */ (null));
   /** @type {GraphNode[]} */
   const all = answer?.data.nodes ?? [];
   const layers = 1 + Math.max(0, ...all.map((node) => node.layer ?? 0));
@@ -47,8 +48,14 @@ export function GraphPanel({ active }) {
       go(-1);
     }
   }, [moment]);
-  if (!answer) return html`<${Waiting} fault=${fault} />`;
   const now = order[moment];
+  useEffect(() => {
+    const place = now && placed.places.get(now.id);
+    const frame = scroller.current;
+    if (!place || !frame) return;
+    if (place.x < frame.scrollLeft || place.x + NODE.width > frame.scrollLeft + frame.clientWidth) frame.scrollLeft = place.x - frame.clientWidth / 3;
+  }, [now?.id]);
+  if (!answer) return html`<${Waiting} fault=${fault} />`;
   const byId = new Map(all.map((node) => [node.id, node]));
   const lit = (/** @type {number} */ id) => (now?.id === id ? (now.key === "forward" ? " lit" : " lit-back") : "");
   const edges = drawn.flatMap((node) => node.inputs.map((from) => ({ from, to: node.id })));
@@ -63,7 +70,7 @@ export function GraphPanel({ active }) {
       <span class="readout" data-fact="moment">${now ? html`${now.key} ${moment + 1 - (now.key === "backward" ? order.findIndex((one) => one.key === "backward") : 0)}: <b>${now.name}</b>` : html`loss <b class="number" data-fact="graph-loss">${num(answer.data.loss)}</b>, step ${answer.step}`}</span>
       ${!whole && html`<label class="link">layer <select class="field" value=${part} onChange=${(/** @type {any} */ event) => show(Number(event.target.value))}>${Array.from({ length: layers }, (_, index) => html`<option value=${index}>${index}</option>`)}</select></label>`}
     </div>
-    <div class="scroll graph-scroll" tabindex="0" role="region" aria-label="Operations and how they depend">
+    <div ref=${scroller} class="scroll graph-scroll" tabindex="0" role="region" aria-label="Operations and how they depend">
       <svg class="plot" width=${placed.width} height=${placed.height} role="group" aria-label=${`${drawn.length} operations and parameters`}>
         ${edges.map(({ from, to }) => {
           const [a, b] = [placed.places.get(from), placed.places.get(to)];

@@ -11,6 +11,7 @@ import { Toggle } from "./panel.js";
 /** @import { Point, State } from "./types.js" */
 
 const WINDOW = 20;
+const WATCHED_MS = 3000;
 const HEIGHT = 264;
 
 /**
@@ -149,13 +150,21 @@ export function LossPanel() {
     </dl>`;
 }
 
-/** Steps a second and the time left, from the newest steps that came. */
+/** Steps a second and the time left: as they come while it runs, else as long as the newest ones took to compute. */
 export function Pace() {
   const points = useLab((s) => s.points);
   const metadata = useLab((s) => s.metadata);
+  const running = useLab((s) => s.running);
+  const seen = useRef(/** @type {[number, number][]} */ ([]));
+  useEffect(() => {
+    const now = performance.now();
+    seen.current = running ? [...seen.current.filter(([time]) => now - time < WATCHED_MS), [now, points.at(-1)?.step ?? 0]] : [];
+  }, [points, running]);
   const recent = points.slice(-20).map((point) => point.step_ms ?? 0).filter((ms) => ms > 0);
   const mean = recent.reduce((sum, ms) => sum + ms, 0) / recent.length;
+  const [[from, first], [until, last]] = [seen.current[0] ?? [0, 0], seen.current.at(-1) ?? [0, 0]];
+  const pace = last > first ? (1000 * (last - first)) / (until - from) : 1000 / mean;
   const left = (metadata?.num_steps ?? 0) - (points.at(-1)?.step ?? 0);
-  return html`<div><dt>pace</dt><dd>${recent.length ? `${num(1000 / mean, 3)} steps/s` : "–"}</dd></div>
-    <div><dt>time left</dt><dd>${recent.length ? duration((left * mean) / 1000) : "–"}</dd></div>`;
+  return html`<div><dt>pace</dt><dd>${recent.length ? `${num(pace, 3)} steps/s` : "–"}</dd></div>
+    <div><dt>time left</dt><dd>${recent.length ? duration(left / pace) : "–"}</dd></div>`;
 }
