@@ -61,7 +61,7 @@ function TimeSlider() {
     <button type="button" class="icon-button" aria-label="One step forward" title="One step forward (])" disabled=${at === null} onClick=${() => move(1)}>›</button>
     <output class=${at === null ? "" : "past"} data-fact="step">step ${shown} of ${at === null ? metadata?.num_steps : newest}</output>
     <button type="button" class="tool-button" disabled=${at === null} onClick=${() => travel(null)}>Newest</button>
-    ${metadata?.kind === "live" && html`<button type="button" class="tool-button" title="Go on from this step as a session of its own" onClick=${() => set({ dialog: "fork" })}>Fork</button>`}
+    ${metadata?.kind !== "trace" && html`<button type="button" class="tool-button" title="Go on from this step as a session of its own" onClick=${() => set({ dialog: "fork" })}>Fork</button>`}
   </div>`;
 }
 
