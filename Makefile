@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 VENDOR := src/microgpt/lab/static/vendor
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test validate evaluate export pipeline chat-model serve ui reference torture audit bench bench-more bench-smoke \
+.PHONY: help setup train test validate evaluate export pipeline chat-model serve lab ui reference torture audit bench \
+	bench-more bench-smoke \
 	clean
 
 help: ## list the targets
@@ -57,6 +58,9 @@ chat-model: setup ## train a small chat model and make it the default of `microg
 
 serve: setup ## serve the latest model on 127.0.0.1:8080: a chat page, OpenAI's API, metrics
 	$(BIN)/microgpt serve
+
+lab: setup ## open the browser lab: watch a GPT learn, and look inside
+	$(BIN)/microgpt lab
 
 ui: setup ## open the MLflow UI on 127.0.0.1:5000
 	$(BIN)/microgpt ui

@@ -21,6 +21,7 @@ export function AttentionPanel({ active }) {
   const [layer, head] = [Math.min(view.layer, layers - 1), Math.min(view.head, heads - 1)];
   const part = (/** @type {number} */ l, /** @type {number} */ h) => data.subarray((l * heads + h) * size * size, (l * heads + h + 1) * size * size);
   const large = part(layer, head);
+  const root = size > 24;
   const query = placeOf(view.position, tokens.length);
   const [row, column] = over ?? [query, -1];
   const words = column >= 0
@@ -34,13 +35,14 @@ export function AttentionPanel({ active }) {
         <div class="ruled">
           <div class="rule-y" aria-hidden="true">${tokens.map((/** @type {any} */ token, /** @type {number} */ index) => html`<span class=${index === row ? "aim" : ""}>${size <= 40 ? shown(token.text).slice(0, 5) : ""}</span>`)}</div>
           <div class="masked">
-            <${Heat} values=${large} rows=${size} columns=${size} most=${1} label=${`Attention of layer ${layer}, head ${head}: rows look at columns`}
+            <${Heat} values=${large} rows=${size} columns=${size} most=${1} root=${root} label=${`Attention of layer ${layer}, head ${head}: rows look at columns`}
               over=${(/** @type {number} */ r, /** @type {number} */ c) => hover([r, c])} out=${() => hover(null)} pick=${(/** @type {number} */ r) => setView({ position: r === size - 1 ? -1 : r })} />
             <div class="row-mark" style=${{ top: `${(100 * row) / size}%`, height: `${100 / size}%` }}></div>
           </div>
           <i></i><div class="rule-x" aria-hidden="true">${tokens.map((/** @type {any} */ token) => html`<span>${size <= 24 ? shown(token.text).slice(0, 5) : ""}</span>`)}</div>
         </div>
         <p class="readout" data-fact="attention">${words}</p>
+        ${root && html`<p class="readout">In a row as long as this one the shade is the square root of the weight.</p>`}
       </div>
       <div class="heads" role="group" aria-label="Layers and heads">
         ${Array.from({ length: layers * heads }, (_, index) => {
@@ -48,7 +50,7 @@ export function AttentionPanel({ active }) {
           const isOff = off.some((unit) => unit.kind === "head" && unit.layer === l && unit.index === h);
           return html`<button type="button" key=${index} class="head-button" aria-pressed=${l === layer && h === head} onClick=${() => setView({ layer: l, head: h })}>
             layer ${l}, head ${h}${isOff && " (off)"}
-            <${Heat} values=${part(l, h)} rows=${size} columns=${size} most=${1} label="" />
+            <${Heat} values=${part(l, h)} rows=${size} columns=${size} most=${1} root=${root} label="" />
           </button>`;
         })}
       </div>

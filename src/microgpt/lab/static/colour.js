@@ -37,13 +37,14 @@ export function useTheme() {
 }
 
 /**
- * A matrix as a picture, one pixel a number: full colour at `most`, nothing at 0, the second colour below.
+ * A matrix as a picture, one pixel a number: full colour at `most`, nothing at 0, the second colour below. With `root`
+ * the strength is the square root of the number, so that small ones are seen.
  * @param {{
- *   values: ArrayLike<number>, rows: number, columns: number, most: number, label: string,
+ *   values: ArrayLike<number>, rows: number, columns: number, most: number, label: string, root?: boolean,
  *   over?: (row: number, column: number) => void, out?: () => void, pick?: (row: number, column: number) => void,
  * }} props
  */
-export function Heat({ values, rows, columns, most, label, over, out, pick }) {
+export function Heat({ values, rows, columns, most, label, root = false, over, out, pick }) {
   const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
   const theme = useTheme();
   useEffect(() => {
@@ -54,10 +55,11 @@ export function Heat({ values, rows, columns, most, label, over, out, pick }) {
     for (let index = 0; index < rows * columns; index += 1) {
       const value = values[index];
       picture.data.set(value >= 0 ? plus : minus, 4 * index);
-      picture.data[4 * index + 3] = 255 * Math.min(1, Math.abs(value) / (most || 1));
+      const strength = Math.min(1, Math.abs(value) / (most || 1));
+      picture.data[4 * index + 3] = 255 * (root ? Math.sqrt(strength) : strength);
     }
     context.putImageData(picture, 0, 0);
-  }, [values, rows, columns, most, theme]);
+  }, [values, rows, columns, most, root, theme]);
   /** @param {MouseEvent} event @returns {[number, number]} */
   const place = (event) => {
     const box = /** @type {HTMLElement} */ (event.currentTarget).getBoundingClientRect();

@@ -11,7 +11,7 @@ import { useLab } from "./store.js";
 import { placeOf } from "./tokens.js";
 import { Waiting } from "./panel.js";
 
-/** @import { Answer, Metadata } from "./types.js" */
+/** @import { Answer, Metadata, Shown } from "./types.js" */
 
 const DRAWN = 10;
 
@@ -29,18 +29,32 @@ async function look(id, step, text) {
   return { id, step: at, metadata, probabilities, attention };
 }
 
+/** @param {string} text */
+const ending = (text) => (text.length > 60 ? `…${shown(text.slice(-60))}` : `<BOS>${text && shown(text)}`);
+
+/**
+ * The text of a row's document up to the chosen token, as much as a context holds.
+ * @param {{ tokens: Shown[], length: number } | undefined} row @param {number} position @param {number} block @param {number} bos
+ */
+function prompt(row, position, block, bos) {
+  if (!row) return "";
+  const before = row.tokens.slice(0, placeOf(position, row.length) + 1);
+  return before.slice(before.findLastIndex((token) => token.id === bos) + 1).slice(1 - block).map((token) => token.text).join("");
+}
+
 /** @param {{ active: boolean }} props */
 export function ComparePanel({ active }) {
   const own = useLab((s) => s.sessionId) ?? "";
   const step = useLab(shownStep);
   const sessions = useLab((s) => s.sessions);
   const view = useLab((s) => s.view);
-  const block = useLab((s) => s.metadata?.config.block_size ?? 8);
+  const block = useLab((s) => s.metadata?.full_config.model?.block_size ?? s.metadata?.config.block_size ?? 8);
+  const bos = useLab((s) => s.metadata?.bos_token_id ?? 0);
   const [other, choose] = useState({ id: own, step: 0 });
   const [told, tell] = useState({ sides: /** @type {Side[]} */ ([]), difference: /** @type {Difference | null} */ (null), fault: "" });
   const tokens = useAnswer("tokens", {}, active && !view.text);
   const row = tokens.answer?.data.rows[view.row] ?? tokens.answer?.data.rows[0];
-  const text = view.text || (row?.tokens ?? []).slice(1, Math.min(placeOf(view.position, row?.length ?? 1) + 1, block)).map((/** @type {any} */ one) => one.text).join("");
+  const text = view.text || prompt(row, view.position, block, bos);
   const last = sessions.find((one) => one.session_id === other.id)?.num_steps ?? step;
 
   async function compare() {
@@ -68,7 +82,7 @@ export function ComparePanel({ active }) {
       <button type="submit" class="tool-button">Compare</button>
     </form>
     ${told.sides.length === 2 ? html`<${Sides} sides=${told.sides} difference=${told.difference} text=${text} />`
-      : told.fault ? html`<${Waiting} fault=${told.fault} />` : html`<p class="readout">Both models read <span class="mono">${shown(`<BOS>${text}`)}</span>, the chosen row up to the chosen token.</p>`}`;
+      : told.fault ? html`<${Waiting} fault=${told.fault} />` : html`<p class="readout">Both models read <span class="mono">${ending(text)}</span>, the chosen row up to the chosen token.</p>`}`;
 }
 
 /** @param {{ sides: Side[], difference: Difference, text: string }} props */
@@ -88,7 +102,7 @@ function Sides({ sides, difference, text }) {
     <table id="compare-table"><thead><tr><th scope="col">of both</th>${sides.map((side) => html`<th scope="col" class="right">${named(side)}</th>`)}<th scope="col" class="right">difference</th></tr></thead>
       <tbody><tr><th scope="row">validation loss</th>${difference.loss.map((loss) => html`<td class="right">${num(loss, 5)}</td>`)}<td class="right">${first !== null && second !== null && signed(second - first)}</td></tr>
         <tr><th scope="row">peak learning rate</th>${sides.map((side) => html`<td class="right">${num(side.metadata.config.learning_rate)}</td>`)}<td></td></tr></tbody></table>
-    ${alike ? html`<div><h4>After <span class="mono">${shown(`<BOS>${text}`)}</span>: above the first, below the second; ${percent(distance)} of the probability lies elsewhere</h4>
+    ${alike ? html`<div><h4>After <span class="mono">${ending(text)}</span>: above the first, below the second; ${percent(distance)} of the probability lies elsewhere</h4>
       <div class="bars" role="list">${left.slice(0, DRAWN).map(({ id, prob }) => html`<div class="bar-line" role="listitem" key=${id}><span class="mono">${shown(a.metadata.vocab[id])}</span>
         <div><div class="track thin"><div class="fill" style=${{ width: `${100 * prob}%` }}></div></div><div class="track thin"><div class="fill second" style=${{ width: `${100 * (rights.get(id) ?? 0)}%` }}></div></div></div>
         <span class="number">${percent(prob)} · ${percent(rights.get(id) ?? 0)}</span></div>`)}</div></div>`

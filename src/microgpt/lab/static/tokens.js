@@ -8,6 +8,8 @@ import { Waiting } from "./panel.js";
 
 /** @import { Shown, Unit, View } from "./types.js" */
 
+const DRAWN = 12;
+
 /** What every panel about a row is asked. @param {View} view @param {Unit[]} off */
 export const where = (view, off) => (view.text ? { text: view.text, off } : { row: view.row, off });
 
@@ -84,6 +86,8 @@ function Story({ active, length }) {
   const { tokens, position, target, loss, rank, top, parameters } = answer.data;
   const saliency = answer.tensors.saliency.data;
   const strongest = Math.max(...saliency, 1e-12);
+  const pulling = [...saliency].slice(0, position + 1).map((value, index) => ({ value, index }));
+  const drawn = pulling.toSorted((a, b) => b.value - a.value).slice(0, DRAWN).sort((a, b) => a.index - b.index);
   const pulls = Object.entries(parameters).sort(([, a], [, b]) => b - a);
   const hardest = pulls[0]?.[1] || 1;
   return html`<div class="story" aria-live="polite">
@@ -92,7 +96,7 @@ function Story({ active, length }) {
       rank <b data-fact="rank">${rank}</b> with ${percent(Math.exp(-loss))}, a loss of <b class="number" data-fact="token-loss">${num(loss)}</b> nats.`}</p>
     <div class="story-parts">
       <div><h4>It expected</h4><${Bars} rows=${top.map((/** @type {any} */ one) => ({ name: shown(one.token), value: one.prob, text: percent(one.prob), aim: one.token_id === target.id }))} /></div>
-      <div><h4>Inputs that its loss depends on</h4><${Bars} rows=${[...saliency].slice(0, position + 1).map((value, index) => ({ name: shown(tokens[index].text), value: value / strongest, text: num(value, 3) }))} /></div>
+      <div><h4>${pulling.length > DRAWN ? `The ${DRAWN} inputs that its loss depends on most` : "Inputs that its loss depends on"}</h4><${Bars} rows=${drawn.map(({ value, index }) => ({ name: shown(tokens[index].text), value: value / strongest, text: num(value, 3) }))} /></div>
       <div><h4>Gradient by matrix</h4><${Bars} rows=${pulls.slice(0, 10).map(([name, value]) => ({ name, value: value / hardest, text: num(value, 3) }))} /></div>
     </div>
   </div>`;
