@@ -200,6 +200,11 @@ def test_axe_finds_nothing(open_lab: Any, lab_server: str, trained: str, options
     lab.page.locator("#graph .node").nth(8).click()
     lab.page.get_by_role("button", name="Look inside").click()
     lab.page.locator("#operands").wait_for()
+    lab.page.locator("#parameters .text-button").first.click()
+    lab.page.get_by_role("button", name="Why did it move?").click()
+    lab.page.locator("#terms").wait_for()
+    lab.page.locator("#compare").get_by_role("button", name="Compare", exact=True).click()
+    lab.page.locator("#compare-table").wait_for()
     found = axe.Axe().run(lab.page)
     assert found.violations_count == 0, found.generate_report()
     assert lab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -230,3 +235,20 @@ def test_a_run_of_the_trainer_is_looked_into(open_lab: Any, lab_server: str) -> 
     lab.show("attention")
     lab.page.locator("#attention-table").wait_for(state="attached")
     assert not lab.page.get_by_role("button", name="Run R").is_visible()
+
+
+def test_a_session_is_ended_here_and_elsewhere(open_lab: Any, lab_server: str, trained: str) -> None:
+    lab = open_lab(lab_server)
+    first, second = (lab.ask("session/start", {"num_steps": 5, "seed": seed})["session_id"] for seed in (1, 2))
+    lab.session = first
+    lab.open()
+    lab.page.get_by_role("button", name="End").click()
+    lab.until("id => import('/static/store.js').then(({ state }) => state.sessionId === id)", second)
+    assert first not in lab.sessions()
+    lab.page.get_by_text("connected").wait_for()
+    lab.page.locator("#loss canvas").first.wait_for()
+    lab.close(second)
+    lab.page.get_by_text("The session has ended.").wait_for()
+    lab.until("id => import('/static/store.js').then(({ state }) => state.sessionId === id)", trained)
+    # a question that was on its way when its session ended has no answer
+    lab.complaints[:] = [one for one in lab.complaints if not any(f"{id}/inspect" in one for id in (first, second))]

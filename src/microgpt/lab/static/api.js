@@ -39,6 +39,9 @@ async function ask(path, options) {
 /** @param {string} path below api/ */
 export const get = (path) => ask(path);
 
+/** @param {string} path below api/ */
+export const remove = (path) => ask(path, { method: "DELETE" });
+
 /** @param {string} path below api/ @param {object} [body] */
 export const post = (path, body = {}) =>
   ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });

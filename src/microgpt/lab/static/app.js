@@ -8,7 +8,7 @@ import { Pace } from "./loss.js";
 import { Panel } from "./panel.js";
 import { PANELS } from "./panels.js";
 import { trace } from "./replay.js";
-import { act, enter, move, pause, reset, run, sample, shownStep, stepOnce, travel } from "./session.js";
+import { act, end, enter, move, pause, reset, run, sample, shownStep, stepOnce, travel } from "./session.js";
 import { set, useLab } from "./store.js";
 import { Tour } from "./tour.js";
 
@@ -44,6 +44,7 @@ function Transport() {
       }}>${SPEEDS.map((one, index) => html`<option value=${index}>${one.label}</option>`)}</select>`}
     ${kind !== "trace" && html`<button type="button" class="plain-button line-button" disabled=${busy} onClick=${sample}>Samples <kbd>C</kbd></button>`}
     ${live && html`<button type="button" class="plain-button" disabled=${busy || running} onClick=${reset}>Reset</button>`}
+    <button type="button" class="plain-button" disabled=${busy || running} title="End this session; its run stays in outputs/" onClick=${end}>End</button>
   </div>`;
 }
 

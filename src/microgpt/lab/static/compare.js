@@ -102,7 +102,7 @@ function Sides({ sides, difference, text }) {
     <table id="compare-table"><thead><tr><th scope="col">of both</th>${sides.map((side) => html`<th scope="col" class="right">${named(side)}</th>`)}<th scope="col" class="right">difference</th></tr></thead>
       <tbody><tr><th scope="row">validation loss</th>${difference.loss.map((loss) => html`<td class="right">${num(loss, 5)}</td>`)}<td class="right">${first !== null && second !== null && signed(second - first)}</td></tr>
         <tr><th scope="row">peak learning rate</th>${sides.map((side) => html`<td class="right">${num(side.metadata.config.learning_rate)}</td>`)}<td></td></tr></tbody></table>
-    ${alike ? html`<div><h4>After <span class="mono">${ending(text)}</span>: above the first, below the second; ${percent(distance)} of the probability lies elsewhere</h4>
+    ${alike ? html`<div><h3 class="label">After <span class="mono">${ending(text)}</span>: above the first, below the second; ${percent(distance)} of the probability lies elsewhere</h3>
       <div class="bars" role="list">${left.slice(0, DRAWN).map(({ id, prob }) => html`<div class="bar-line" role="listitem" key=${id}><span class="mono">${shown(a.metadata.vocab[id])}</span>
         <div><div class="track thin"><div class="fill" style=${{ width: `${100 * prob}%` }}></div></div><div class="track thin"><div class="fill second" style=${{ width: `${100 * (rights.get(id) ?? 0)}%` }}></div></div></div>
         <span class="number">${percent(prob)} · ${percent(rights.get(id) ?? 0)}</span></div>`)}</div></div>`

@@ -1,7 +1,7 @@
 /** One session: what the reader asks of it, and what it tells. */
 
 import { forget } from "./answer.js";
-import { Refused, get, post } from "./api.js";
+import { Refused, get, post, remove } from "./api.js";
 import { close, open } from "./socket.js";
 import { set, state } from "./store.js";
 
@@ -145,6 +145,30 @@ export const reset = () =>
     addMetadata((await post(here("reset"))).metadata);
     set({ running: false });
   });
+
+/** End the session, whose run stays in outputs/, and show another if there is one. */
+export const end = () =>
+  act("end", async () => {
+    await remove(here());
+    await leave();
+  });
+
+/** Leave the session if the server has it no more: it was ended elsewhere, or nobody has looked for too long. */
+export async function checkSession() {
+  await listSessions();
+  if (state.sessions.some((row) => row.session_id === state.sessionId)) return;
+  await leave();
+  set({ notice: "The session has ended." });
+}
+
+/** Go on without the session that was shown. */
+async function leave() {
+  close();
+  set({ sessionId: null, metadata: null, running: false });
+  await listSessions();
+  const next = state.sessions.at(-1);
+  if (next) await enter(next.session_id);
+}
 
 export const sample = () =>
   act("sample", async () => {

@@ -2,12 +2,14 @@
 
 import { readFrame } from "./frame.js";
 import { trace } from "./replay.js";
-import { addMetadata, addSamples, addScalars, complain, listSessions, loadBranches } from "./session.js";
+import { addMetadata, addSamples, addScalars, checkSession, complain, listSessions, loadBranches } from "./session.js";
 import { set, state } from "./store.js";
 
 /** @import { Answer } from "./types.js" */
 
 const FRAMES_A_SECOND = 6;
+/** how the server closes the connection to a session that is not there */
+const GONE = 4404;
 
 /** @type {WebSocket | null} */
 let socket = null;
@@ -49,8 +51,12 @@ function connect() {
   mine.addEventListener("message", ({ data }) => {
     if (socket === mine) hear(data);
   });
-  mine.addEventListener("close", () => {
+  mine.addEventListener("close", ({ code }) => {
     if (socket !== mine) return;
+    if (code === GONE) {
+      checkSession().catch(complain);
+      return;
+    }
     set({ link: "lost" });
     tries += 1;
     timer = setTimeout(connect, Math.min(5000, 200 * 2 ** tries));
@@ -106,5 +112,8 @@ function hear(data) {
   else if (message.type === "samples") addSamples(message);
   else if (message.type === "run_status") set({ running: message.running });
   else if (message.type === "forked") Promise.all([listSessions(), loadBranches()]).catch(complain);
-  else if (message.type === "error") set({ notice: message.detail });
+  else if (message.type === "error") {
+    set({ notice: message.detail });
+    checkSession().catch(complain);
+  }
 }
