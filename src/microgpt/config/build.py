@@ -244,13 +244,19 @@ def build(cls: type[T], raw: Mapping[str, Any]) -> T:
     Raises:
         UsageError: with all mistakes, each with its key, value, range and the nearest valid name.
     """
+    config, problems = checked(cls, raw)
+    refuse(problems)
+    return config
+
+
+def checked(cls: type[T], raw: Mapping[str, Any]) -> tuple[T, list[str]]:
+    """As `build`, but with the mistakes as a list (each begins with its key); a wrong value leaves the default."""
     problems: list[str] = []
     config = _make(cls, raw, "", cls, problems)
     wrong = {p.partition("=")[0] for p in problems}
     # a rule between keys says nothing where one of them has its default in place of a wrong value
     problems.extend(p for p in _cross_checks(config) if not any(f"{key}=" in p for key in wrong))
-    refuse(problems)
-    return config
+    return config, problems
 
 
 def refuse(problems: list[str]) -> None:

@@ -1,0 +1,84 @@
+"""The form as rows: group, name, value, what is changed and what is wrong."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from microgpt.hub.form import Form, Row, parts, shown
+from microgpt.hub.lines import Lines
+from microgpt.hub.pane import hub_of
+
+NAME_AT, VALUE_AT = 2, 21
+
+
+class FormView(Lines):
+    """Draws a Form.
+
+    Args:
+        form: what is drawn.
+
+    Attributes:
+        rows: those that are shown.
+        only_changed: whether fields that were not changed are left out.
+    """
+
+    def __init__(self, form: Form) -> None:
+        super().__init__(id="form")
+        self.form = form
+        self.only_changed = False
+        self.rows: list[Row] = []
+
+    def refill(self) -> None:
+        """Make the rows again and keep the cursor on its field."""
+        here = self.rows[self.cursor] if self.cursor < len(self.rows) else None
+        self.rows = self.form.rows(self.only_changed)
+        self.set_count(len(self.rows))
+        if here in self.rows:
+            self.cursor = self.rows.index(here)
+        elif self.rows and not self.selectable(self.cursor):
+            self.action_move(1)
+
+    def selectable(self, index: int) -> bool:
+        return self.rows[index].kind != "head"
+
+    @property
+    def here(self) -> Row | None:
+        """The row under the cursor."""
+        return self.rows[self.cursor] if self.cursor < len(self.rows) else None
+
+    def row(self, index: int, width: int) -> Text:
+        ink, row, form = hub_of(self).ink, self.rows[index], self.form
+        if row.kind != "field":
+            return self._group(row, width)
+        leaf = row.key.rpartition(".")[2]
+        problem = form.problems.get(row.key, "")
+        changed = row.key in form.changes
+        mark, style = ("✗", ink.bad) if problem else ("●", ink.changed) if changed else (" ", ink.text)
+        text = Text(f"{mark} ", style)
+        text.append(leaf.ljust(VALUE_AT - NAME_AT - 1)[: VALUE_AT - NAME_AT - 1] + " ", ink.text)
+        value = form.value(row.key)
+        item = form.settings[row.key]
+        text.append(value or "-", style if changed or problem else ink.dim if value in ("", "auto") else ink.text)
+        if problem:
+            text.append(f"  must be {problem.removeprefix('must be ')}", ink.bad)
+        elif changed:
+            several = len(parts(item, value))
+            note = f"  {several} values: a sweep" if several > 1 else f"  ({shown(form.inherited[row.key]) or '-'})"
+            text.append(note, ink.dim)
+        elif item.choices and width > 60:
+            text.append("  " + " ".join(c for c in item.choices if c != value), ink.dim)
+        return text
+
+    def _group(self, row: Row, width: int) -> Text:
+        ink, form = hub_of(self).ink, self.form
+        own = row.key in form.chosen or (row.key == "experiment" and form.experiment)
+        text = Text("● " if own else "  ", ink.changed if own else ink.dim)
+        text.append(row.key or "run", ink.head)
+        if row.kind == "group":
+            text.append(" " * max(1, VALUE_AT - text.cell_len))
+            text.append(form.option(row.key) or "none", ink.changed if own else ink.accent)
+            text.append(" ▾ ", ink.dim)
+        rest = width - text.cell_len - 1
+        if rest > 0:
+            text.append(" " + "─" * (rest - 1), ink.dim)
+        return text
