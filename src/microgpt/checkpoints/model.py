@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,3 +157,27 @@ def load_weights(folder: ModelFolder, device: str = "cpu") -> GPT:
     model = GPT(folder.config, folder.vocab_size)
     model.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
     return model.to(device).eval()
+
+
+SHOWN = 12  # control tokens; imported models may have hundreds
+
+
+def described(opened: ModelFolder) -> dict[str, str]:
+    """What is known of a model, in words: folder, size, shape, tokenizer, training, scores, data."""
+    header, _ = read_header(opened.path / WEIGHTS)
+    m, meta, control = opened.config, opened.meta, list(opened.tokenizer.control)
+    origin = meta.get("imported", {})
+    parameters = sum(math.prod(shape) for _, shape, _, _ in header.values())
+    return {
+        "folder": str(opened.path),
+        "parameters": f"{parameters:,} in {len(header)} tensors, {meta.get('dtype', 'f32')}",
+        "shape": f"{m.n_layer} layers x {m.n_embd} wide x {m.n_head} heads, context {m.block_size}",
+        "parts": f"{m.norm}, {m.position} positions, {m.mlp} MLP{', qk-norm' if m.qk_norm else ''}",
+        "tokenizer": f"{opened.tokenizer.kind}, {opened.vocab_size:,} tokens; control: "
+        + " ".join([*control[:SHOWN], *([f"and {len(control) - SHOWN:,} more"] if control[SHOWN:] else [])]),
+        "trained": f"{meta.get('step', 0):,} steps, {meta.get('tokens', 0):,} tokens",
+        **{k: f"{v:.4f}" for k, v in meta.get("val", {}).items() if isinstance(v, float)},
+        **({"imported": f"from {origin.get('name')} ({origin.get('kind')})"} if origin else {}),
+        "data": ", ".join(Path(s["path"]).name for s in meta.get("data", {}).get("sources", [])) or "unknown",
+        "size": files.human_bytes(files.folder_bytes(opened.path)),
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,8 +20,6 @@ from microgpt.cli.app import (
     open_reference,
     print_rows,
 )
-
-SHOWN = 12  # control tokens; imported models may have hundreds
 
 
 @app.command()
@@ -61,36 +58,10 @@ def generate(
 @app.command()
 def info(model_dir: ModelDir = "latest") -> None:
     """Say what a model is: shape, tokenizer, scores, data, files."""
-    from microgpt.checkpoints.tensors import read_header
-    from microgpt.files import folder_bytes, human_bytes
+    from microgpt.checkpoints.model import described
 
-    opened = open_reference(model_dir)
-    header, _ = read_header(opened.path / "weights.safetensors")
-    m, meta, control = opened.config, opened.meta, list(opened.tokenizer.control)
-    origin = meta.get("imported", {})
-    parameters = sum(_product(shape) for _, shape, _, _ in header.values())
-    rows = {
-        "folder": str(opened.path),
-        "parameters": f"{parameters:,} in {len(header)} tensors, {meta.get('dtype', 'f32')}",
-        "shape": f"{m.n_layer} layers x {m.n_embd} wide x {m.n_head} heads, context {m.block_size}",
-        "parts": f"{m.norm}, {m.position} positions, {m.mlp} MLP{', qk-norm' if m.qk_norm else ''}",
-        "tokenizer": f"{opened.tokenizer.kind}, {opened.vocab_size:,} tokens; control: "
-        + " ".join([*control[:SHOWN], *([f"and {len(control) - SHOWN:,} more"] if control[SHOWN:] else [])]),
-        "trained": f"{meta.get('step', 0):,} steps, {meta.get('tokens', 0):,} tokens",
-        **{k: f"{v:.4f}" for k, v in meta.get("val", {}).items() if isinstance(v, float)},
-        **({"imported": f"from {origin.get('name')} ({origin.get('kind')})"} if origin else {}),
-        "data": ", ".join(Path(s["path"]).name for s in meta.get("data", {}).get("sources", [])) or "unknown",
-        "size": human_bytes(folder_bytes(opened.path)),
-    }
-    print_rows(rows)
+    print_rows(described(open_reference(model_dir)))
     print(f"next: microgpt generate --model-dir {model_dir}", file=sys.stderr)
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    count = 1
-    for dim in shape:
-        count *= dim
-    return count
 
 
 @app.command("gpu-check")

@@ -250,6 +250,12 @@ class HubApp(App[None]):
         self.launcher.start("train", words)
         self.notify("starting; it goes on when the hub is left", timeout=4)
 
+    async def load_settings(self, overrides: list[str]) -> None:
+        """Show a recorded run's settings in the Train tab."""
+        await self._show("train")
+        pane: Any = self.pane("train")
+        pane.load(overrides)
+
     def action_stop(self) -> None:
         """Stop the watched run; it saves first. Once more stops it at once."""
         if self.watched is None or self.watched.status != "RUNNING":
@@ -304,8 +310,7 @@ class HubApp(App[None]):
 
 def _make(name: str) -> Pane:
     """A tab; its code is imported when it is first shown."""
-    if name == "train":
-        from microgpt.hub.train import TrainPane
+    from importlib import import_module
 
-        return TrainPane(id="pane_train")
-    raise AssertionError(name)
+    kind = getattr(import_module(f"microgpt.hub.{name}"), f"{name.capitalize()}Pane")
+    return kind(id=f"pane_{name}")

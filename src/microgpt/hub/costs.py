@@ -57,7 +57,7 @@ def cost_rows(config: TrainConfig, outputs: Path) -> list[tuple[str, str]]:
     size, characters = _size("", tuple(data.mixture), tuple(data.path), data.corpus)
     rate = measured_rate(outputs, str((outputs / "latest").resolve()))
     found = estimate(config, size, characters, rate, config.device.name in ("cuda", "mps"))
-    rows = [
+    return [
         ("parameters", f"{found.parameters:,}"),
         ("vocabulary", f"about {found.vocab_size:,} tokens" if size else "not known before the data is read"),
         ("memory", f"about {human_bytes(found.memory_bytes)}"),
@@ -66,4 +66,3 @@ def cost_rows(config: TrainConfig, outputs: Path) -> list[tuple[str, str]]:
         ("time", f"about {duration(found.seconds)}" + (", by the last run" if rate else ", a guess")),
         ("data", human_bytes(size) if size else "not at hand: it is fetched at the start"),
     ]
-    return rows

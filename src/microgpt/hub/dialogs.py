@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.binding import BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
@@ -28,7 +29,7 @@ CSS = """
 class Dialog(ModalScreen[T]):
     """A box in the middle; escape leaves it without an answer."""
 
-    BINDINGS = [("escape", "leave", "leave")]
+    BINDINGS: ClassVar[list[BindingType]] = [("escape", "leave", "leave")]
 
     def __init__(self, title: str) -> None:
         super().__init__()
@@ -125,7 +126,7 @@ class Choose(Dialog[int | None]):
         "Choose Input { border: none; height: 1; padding: 0; background: $panel; }"
         "Choose #options { height: auto; max-height: 14; background: $surface; }"
     )
-    BINDINGS = [("down", "move(1)", "next"), ("up", "move(-1)", "previous")]
+    BINDINGS: ClassVar[list[BindingType]] = [("down", "move(1)", "next"), ("up", "move(-1)", "previous")]
 
     def __init__(self, title: str, rows: Sequence[tuple[str, str]], at: int = 0) -> None:
         super().__init__(title)
@@ -167,7 +168,7 @@ class Sure(Dialog[bool]):
     """Yes or no."""
 
     CSS = CSS.format(name="Sure", width="60", height="auto")
-    BINDINGS = [("y,enter", "yes", "yes"), ("n,escape,q", "no", "no")]
+    BINDINGS: ClassVar[list[BindingType]] = [("y,enter", "yes", "yes"), ("n,escape,q", "no", "no")]
 
     def __init__(self, title: str, question: str) -> None:
         super().__init__(title)
@@ -194,7 +195,12 @@ class Page(Dialog[None]):
         "Page VerticalScroll { height: auto; max-height: 100%; scrollbar-size: 1 1; }"
         "Page Static { height: auto; width: 1fr; }"
     )
-    BINDINGS = [("q,enter,question_mark", "leave", "leave"), ("y", "copy", "copy"), ("j", "down"), ("k", "up")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("q,enter,question_mark", "leave", "leave"),
+        ("y", "copy", "copy"),
+        ("j", "down"),
+        ("k", "up"),
+    ]
 
     def __init__(self, title: str, text: Text) -> None:
         super().__init__(title)

@@ -73,9 +73,8 @@ class Hints(Widget):
         room = width - sum(len(label) + len(word) + 3 for label, word, _ in last)
         for label, word, action in [*(h for h in shown if h not in last), *last]:
             size = len(label) + len(word) + 3
-            if (label, word, action) not in last:
-                if text.cell_len + size > room:
-                    continue
+            if (label, word, action) not in last and text.cell_len + size > room:
+                continue
             start = text.cell_len
             text.append(f" {label}", ink.accent + ink.head if not ink.plain else ink.head)
             text.append(f" {word} ", ink.dim)

@@ -79,7 +79,7 @@ class Launcher:
         self._started = 0
 
     def start(self, stage: str, words: Sequence[str], then: Callable[[int, str], None] | None = None) -> Child:
-        """Start `python -m microgpt.<stage> ...` in a session of its own: it lives on when the hub or terminal goes."""
+        """Start `python -m microgpt.<stage> ...` in a session of its own: it lives on when the hub goes."""
         folder = self.outputs / ".hub"
         folder.mkdir(parents=True, exist_ok=True)
         self._started += 1

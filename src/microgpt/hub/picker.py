@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Input, Static
 
@@ -76,7 +77,7 @@ class Picker(Dialog[Choice | None]):
     Picker Input { height: 1; border: none; padding: 0; background: $panel; display: none; }
     """
     )
-    BINDINGS = [
+    BINDINGS: ClassVar[list[BindingType]] = [
         ("enter,space", "choose", "choose"),
         ("v", "check", "check"),
         ("slash", "type", "type a path"),

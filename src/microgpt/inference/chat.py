@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from microgpt import files
 from microgpt.config.schema import SamplingConfig
 from microgpt.errors import ModelError, UsageError
-from microgpt.inference.engine import Engine, Finish, Request
+from microgpt.inference.engine import Engine, Finish, Request, Token
+from microgpt.inference.generate import prompt_ids
 from microgpt.inference.text import Writer
 from microgpt.tokenizer.base import END_TURN, Tokenizer
 from microgpt.tokenizer.template import encode_turns, generation_prompt
@@ -30,6 +31,7 @@ class Reply:
             came), `length`, or nothing yet.
         tokens_dropped: tokens of the conversation that did not fit and were left out.
         turns_dropped: turns that these were.
+        drawn: the tokens, with their probabilities where they were asked for.
     """
 
     text: str = ""
@@ -38,6 +40,7 @@ class Reply:
     tokens_dropped: int = 0
     turns_dropped: int = 0
     ids: list[int] = field(default_factory=list)
+    drawn: list[Token] = field(default_factory=list)
 
 
 def require_chat(tokenizer: Tokenizer) -> None:
@@ -103,7 +106,12 @@ def finish_of(finish: Finish, tokenizer: Tokenizer) -> str:
 
 
 def stream_reply(
-    engine: Engine, tokenizer: Tokenizer, turns: Sequence[Turn], sampling: SamplingConfig, reply: Reply | None = None
+    engine: Engine,
+    tokenizer: Tokenizer,
+    turns: Sequence[Turn],
+    sampling: SamplingConfig,
+    reply: Reply | None = None,
+    top: int | None = None,
 ) -> Iterator[str]:
     """Pieces of the assistant's reply as they come; whole characters only.
 
@@ -113,6 +121,7 @@ def stream_reply(
         turns: (role, text), the last one the user's.
         sampling: how to draw; the reply is drawn with its seed.
         reply: filled in on the way.
+        top: how many of the likeliest tokens to tell with each token; None tells no probabilities.
 
     Raises:
         ModelError: the model is not for chat.
@@ -122,14 +131,40 @@ def stream_reply(
     state = reply if reply is not None else Reply()
     room = sampling.max_new_tokens
     ids, state.tokens_dropped, state.turns_dropped = fitted(tokenizer, turns, engine.block_size, room)
-    writer = Writer(tokenizer, sampling.stop)
-    request = Request(ids, sampling, reply_ends(tokenizer), sampling.seed)
+    request = Request(ids, sampling, reply_ends(tokenizer), sampling.seed, top=top)
+    yield from _written(engine, tokenizer, request, state)
+
+
+def stream_text(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    prompt: str,
+    sampling: SamplingConfig,
+    reply: Reply | None = None,
+    top: int | None = None,
+) -> Iterator[str]:
+    """As `stream_reply`, for any model: how a text goes on.
+
+    Raises:
+        UsageError: the prompt does not fit into the context.
+    """
+    state = reply if reply is not None else Reply()
+    ids = prompt_ids(tokenizer, prompt, engine.block_size)
+    request = Request(ids, sampling, tokenizer.ends, sampling.seed, top=top)
+    yield from _written(engine, tokenizer, request, state)
+
+
+def _written(engine: Engine, tokenizer: Tokenizer, request: Request, state: Reply) -> Iterator[str]:
+    """The pieces of a request's text, `state` filled in on the way."""
+    writer = Writer(tokenizer, request.sampling.stop)
     with closing(engine.stream(request)) as events:
         for event in events:
             if isinstance(event, Finish):
-                piece, state.finish = writer.close(), finish_of(event, tokenizer)
+                ended = tokenizer.is_chat and event.token is not None
+                piece, state.finish = writer.close(), finish_of(event, tokenizer) if ended else event.reason
             else:
                 state.ids.append(event.id)
+                state.drawn.append(event)
                 state.tokens += 1
                 piece = writer.add(event.id)
             if writer.stopped:

@@ -64,7 +64,7 @@ def guessed_vocabulary(config: TrainConfig, text_bytes: int, characters: int = 0
 
 
 def activation_bytes(config: TrainConfig, vocab_size: int) -> int:
-    """What the backward pass keeps of one micro-batch, in 4-byte numbers: a handful of rows a layer, and the logits."""
+    """What the backward pass keeps of one micro-batch, in 4-byte numbers: some rows a layer, and the logits."""
     m = config.model
     a_layer = 10 * m.n_embd + 3 * mlp_width(m)
     return 4 * (config.data.batch_size or 1) * m.block_size * (m.n_layer * a_layer + 3 * vocab_size)
