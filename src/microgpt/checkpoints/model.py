@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from microgpt.model.gpt import GPT
 
 META_VERSION = 1
+SHOWN = 12  # control tokens in a description; imported models may have hundreds
 
 
 @dataclass(frozen=True)
@@ -157,9 +158,6 @@ def load_weights(folder: ModelFolder, device: str = "cpu") -> GPT:
     model = GPT(folder.config, folder.vocab_size)
     model.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
     return model.to(device).eval()
-
-
-SHOWN = 12  # control tokens; imported models may have hundreds
 
 
 def described(opened: ModelFolder) -> dict[str, str]:

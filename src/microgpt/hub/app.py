@@ -256,6 +256,12 @@ class HubApp(App[None]):
         pane: Any = self.pane("train")
         pane.load(overrides)
 
+    async def talk_to(self, reference: str, side: str) -> None:
+        """Show the Chat tab with a model on a side."""
+        await self._show("chat")
+        pane: Any = self.pane("chat")
+        pane.load(reference, side)
+
     def action_stop(self) -> None:
         """Stop the watched run; it saves first. Once more stops it at once."""
         if self.watched is None or self.watched.status != "RUNNING":

@@ -33,7 +33,7 @@ class LogsPane(Pane):
         self._source = 0
 
     def compose(self) -> ComposeResult:
-        yield Static(id="about")
+        yield Static(id="about", classes="line")
         yield LogView()
 
     @property

@@ -51,7 +51,7 @@ class MonitorPane(Pane):
         self._shown: tuple[str, ...] = ()
 
     def compose(self) -> ComposeResult:
-        yield Static(id="heads")
+        yield Static(id="heads", classes="line")
         with Horizontal(id="halves"):
             with VerticalScroll(id="charts", can_focus=False):
                 yield Grid(id="grid")
@@ -59,7 +59,7 @@ class MonitorPane(Pane):
                 yield Static(id="panel0")
                 yield Static(id="panel1")
                 yield Static(id="panel2")
-        yield Static(id="replay")
+        yield Static(id="replay", classes="line")
 
     async def on_mount(self) -> None:
         self.set_interval(FRAME_S, self._frame)

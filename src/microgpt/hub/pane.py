@@ -19,7 +19,10 @@ def hub_of(node: DOMNode) -> HubApp:
 class Pane(Vertical, can_focus=True):
     """A tab. It has the keys of its name in keys.BY_TAB."""
 
-    DEFAULT_CSS = "Pane { height: 1fr; width: 1fr; }"
+    DEFAULT_CSS = """
+    Pane { height: 1fr; width: 1fr; }
+    Pane .line { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    """
 
     @property
     def hub(self) -> HubApp:

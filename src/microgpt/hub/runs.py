@@ -100,9 +100,9 @@ class RunsPane(Pane):
         self._ticks = 0
 
     def compose(self) -> ComposeResult:
-        yield Static(id="head")
+        yield Static(id="head", classes="line")
         yield RunTable()
-        yield Static(id="foot")
+        yield Static(id="foot", classes="line")
 
     @property
     def table(self) -> RunTable:

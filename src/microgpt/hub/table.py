@@ -71,7 +71,7 @@ class Table(Lines, Generic[T]):
     def widths(self, width: int) -> list[int]:
         """How wide each column is; 0 leaves it out."""
         found = [c.width if width >= c.needed else 0 for c in self.columns]
-        found[0] = max(8, width - sum(w + 1 for w in found[1:] if w))
+        found[0] = max(8, width - 1 - sum(w + 1 for w in found[1:] if w))
         return found
 
     def head(self, width: int, sorted_by: str = "", down: bool = False) -> Text:
@@ -80,9 +80,8 @@ class Table(Lines, Generic[T]):
         for column, size in zip(self.columns, self.widths(width)):
             if size:
                 name = column.name + (("▾" if down else "▴") if column.name == sorted_by else "")
-                text.append(
-                    _fitted(name, size, column.right) + " ", ink.accent if column.name == sorted_by else ink.dim
-                )
+                text.append(_fitted(name, size, column.right), ink.accent if column.name == sorted_by else ink.dim)
+                text.append(" ")
         text.truncate(width, pad=True)
         return text
 
