@@ -1,4 +1,4 @@
-"""What the hub's tests share: a folder with runs whose every number is fixed, models that say what is known, an app."""
+"""What the hub's tests share: runs whose every number is fixed, models that say what is known, an app."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: Path) -> Path
 
 @pytest.fixture
 def runs(place: Path, models: Path) -> Path:
-    """Three runs: two that finished, of different shapes and with models, and one that failed; the newest is `beta`."""
+    """Three runs: two that finished, of different shapes and with models, and one that failed; `beta` is newest."""
     small = TrainConfig()
     small.model = replace(small.model, n_layer=1, n_embd=16)
     write_run(place / DAY / "10-00-00-alpha", floor=1.0)

@@ -80,8 +80,10 @@ def test_what_equals_the_inherited_is_no_change() -> None:
 
 @pytest.mark.parametrize(
     "key, text, told",
-    [("model.n_layer", "0", "1 to 1,024"), ("model.n_layer", "x", "a whole number"), ("tokenizer.kind", "bpee", "bpe?"),
-     ("data.val_fraction", "0.5", "below 0.5"), ("data.chat", "maybe", "true or false"), ("model.n_layer", "1,x", "whole")],
+    [("model.n_layer", "0", "1 to 1,024"), ("model.n_layer", "x", "a whole number"),
+     ("tokenizer.kind", "bpee", "bpe?"),
+     ("data.val_fraction", "0.5", "below 0.5"), ("data.chat", "maybe", "true or false"),
+     ("model.n_layer", "1,x", "whole")],
 )  # fmt: skip
 def test_a_mistake_is_told_at_its_field(key: str, text: str, told: str) -> None:
     form = filled()

@@ -19,6 +19,7 @@ from microgpt.hub.lines import Lines
 pytestmark = pytest.mark.asyncio
 
 Hub = Callable[..., HubApp]
+SIZES = ((40, 24), (41, 10), (60, 24), (75, 24), (76, 24), (110, 30), (160, 45), (200, 50), (40, 12))
 
 
 async def opened(pilot: Pilot[Any]) -> None:

@@ -239,9 +239,7 @@ def test_differences_leave_out_what_is_equal(runs: Path) -> None:
 def test_runs_that_only_mlflow_knows_are_listed(place: Path) -> None:
     (place / "mlruns").mkdir()
     with sqlite3.connect(place / "mlruns" / "mlflow.db") as store:
-        store.execute(
-            "CREATE TABLE runs (run_uuid TEXT, name TEXT, status TEXT, start_time INT, lifecycle_stage TEXT)"
-        )
+        store.execute("CREATE TABLE runs (run_uuid, name, status, start_time INT, lifecycle_stage)")
         store.execute("CREATE TABLE latest_metrics (run_uuid TEXT, key TEXT, value REAL)")
         store.execute("INSERT INTO runs VALUES ('a1', 'far', 'FINISHED', 1767348000000, 'active')")
         store.execute("INSERT INTO runs VALUES ('b2', 'known', 'FINISHED', 1767348000000, 'active')")

@@ -61,6 +61,10 @@ class ChatPane(Pane):
 
     def on_mount(self) -> None:
         self.set_interval(FRAME_S, self._frame)
+        self.call_after_refresh(self._first)
+
+    def _first(self) -> None:
+        """The latest model, unless another was asked for."""
         if not self._asked:
             self.action_latest()
 
