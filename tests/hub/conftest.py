@@ -118,7 +118,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: Path) -> Path
     monkeypatch.chdir(tmp_path)
     for name in ("MLFLOW_TRACKING_URI", "NO_COLOR", "MICROGPT_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MICROGPT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("MICROGPT_CACHE_DIR", str(tmp_path / ".cache"))
     return tmp_path
 
 

@@ -68,6 +68,13 @@ class Terminal:
             time.sleep(0.05)
         return shown
 
+    def until_gone(self, text: str, seconds: float = 90) -> None:
+        """Wait until a text stands on the screen no more."""
+        ends = time.monotonic() + seconds
+        while text in (shown := self.screen()):
+            assert time.monotonic() < ends, f"{text!r} is still on the screen:\n{shown}"
+            time.sleep(0.05)
+
     def close(self) -> None:
         """End this server, and with it what runs in it."""
         subprocess.run([*self._tmux, "kill-server"], capture_output=True, timeout=20)
@@ -105,15 +112,18 @@ def test_a_visit_to_every_tab(terminal: Terminal, runs: Path) -> None:
     terminal.until("model.n_layer")
     terminal.presses("y")
     terminal.until("copied the page")
-    terminal.presses("Escape")
-    terminal.until("2 marked")
+    terminal.presses("q")
+    terminal.until_gone("esc closes")
     terminal.presses("Tab")
     terminal.until("10-00-00-alpha step-000040")
     terminal.presses("Enter")
+    terminal.until("top-k 20")
     terminal.until("11-00-00-beta step-000040")
-    terminal.presses("N", "N", "N", "N", ";", ";", ";")
+    terminal.presses("N", "N", "N", "N")
+    terminal.until("min 0")
     terminal.presses("Enter")
     terminal.types("Hi")
+    terminal.until("Hi")
     terminal.presses("Enter")
     terminal.until("bot Bye.")
     for width, height in ((40, 20), (200, 50), (100, 30)):
@@ -124,7 +134,7 @@ def test_a_visit_to_every_tab(terminal: Terminal, runs: Path) -> None:
     terminal.presses("?")
     terminal.until("top-k down")
     terminal.presses("q")
-    terminal.until("tokens")
+    terminal.until_gone("esc closes")
     terminal.presses("q")
     terminal.until("ready>")
     terminal.types("echo code $?")

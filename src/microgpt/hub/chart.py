@@ -214,7 +214,8 @@ def axes_of(curves: Sequence[Curve], start: float, end: float, log: bool) -> Axe
     else:
         log = False
     low, high = min(values), max(values)
-    pad = (high - low) * 0.04 or max(abs(high) * 0.05, 1e-9)
+    flat = high - low <= max(abs(low), abs(high)) * 1e-6  # no more than rounding
+    pad = max(abs(high) * 0.05, 1e-9) if flat else (high - low) * 0.04
     return Axes(start, end, low - pad, high + pad, log)
 
 

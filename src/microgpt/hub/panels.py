@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,11 +47,12 @@ def explanation(key: str, run: Watched | None, ink: Ink) -> Text:
 
 
 def legend(runs: Sequence[Watched], ink: Ink) -> Text:
-    """The runs whose curves lie over each other, with the style of each."""
+    """The runs whose curves lie over each other, with the style of each; times of day only where names need them."""
     text = Text()
+    short = [re.sub(r"^\d\d-\d\d-\d\d-", "", run.name) for run in runs]
     for i, run in enumerate(runs):
         text.append("━━ " if not (ink.plain and i) else "╌╌ ", ink.series[i % len(ink.series)])
-        text.append(f"{run.name}  ", ink.text)
+        text.append(f"{short[i] if len(set(short)) == len(short) else run.name}  ", ink.text)
     return text
 
 

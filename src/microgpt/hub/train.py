@@ -300,7 +300,6 @@ class TrainPane(Pane):
     def action_preset(self, name: str) -> None:
         """One of prior art's presets; what the user has changed stays changed."""
         self._choose("experiment", name)
-        self.notify(f"experiment={name}", timeout=2)
 
     def action_experiment(self) -> None:
         """Choose an experiment."""
