@@ -117,6 +117,7 @@ def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None
 
 def test_ticks_of_a_logarithm_are_one_two_five() -> None:
     assert [round(10**t, 6) for t in log_ticks(0, 1)] == [1, 2, 5, 10]
+    assert [round(10**t, 6) for t in log_ticks(0.2, 0.45)] == [2, 2.5]  # less than a decade
 
 
 @pytest.mark.parametrize("value, text", [(0.0, "0"), (2.5, "2.5"), (5000, "5000"), (25000, "25k"), (1e-5, "1e-5")])

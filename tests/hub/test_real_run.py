@@ -125,6 +125,29 @@ async def test_a_run_that_fails_says_why(place: Path, hub: Hub) -> None:
         assert any("failed (exit 3)" in message and "nowhere.txt" in message for message in told), told
 
 
+@pytest.mark.asyncio
+async def test_a_sweep_is_followed_from_trial_to_trial(place: Path, hub: Hub) -> None:
+    app = hub()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.pause()
+        await pilot.app.workers.wait_for_complete()
+        pane: Any = app.pane("train")
+        pane.form.chosen |= {"data": "names", "tokenizer": "char", "model": "micro", "tracking": "off"}
+        for key, value in {**FIELDS, "trainer.max_steps": "3", "seed": "1,2"}.items():
+            pane.form.set(key, value)
+        pane.recompose_config()
+        await pilot.app.workers.wait_for_complete()
+        await pilot.press("s")
+        await pilot.pause()
+        await pilot.press("y")
+        await until(pilot, lambda: len(app.launcher.children) == 1, "started")
+        await until(pilot, lambda: not app.launcher.children, "both are done")
+        runs = all_runs()
+        assert [run.status for run in runs] == ["FINISHED", "FINISHED"]
+        assert app.watched is not None
+        assert app.watched.path == runs[-1].path
+
+
 def test_the_first_picture_needs_no_heavy_library(tmp_path: Path) -> None:
     code = """
 import asyncio, sys

@@ -59,3 +59,17 @@ def _defaults(name: str, folders: list[Path], depth: int = 0) -> dict[str, str]:
             for group, option in cast("Mapping[str, Any]", entry).items():
                 found[str(group).removeprefix("override").strip().lstrip("/")] = "" if option is None else str(option)
     return found
+
+
+def option_help(group: str, option: str) -> str:
+    """What an option is: the comments at the head of its YAML file, on one line."""
+    path = next((p for folder in config_folders() if (p := folder / group / f"{option}.yaml").is_file()), None)
+    if path is None:
+        return ""
+    found: list[str] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if not line.startswith("#"):
+            break
+        if "@package" not in line:
+            found.append(line.lstrip("# ").strip())
+    return " ".join(found)

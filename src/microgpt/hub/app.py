@@ -17,10 +17,11 @@ from textual.screen import Screen
 from microgpt.hub.frame import Hints, TabBar, shortened
 from microgpt.hub.ink import PLAIN, THEMES, Ink, NoColour, OnlyAscii, ink_of
 from microgpt.hub.keys import EVERYWHERE, TABS, bindings
-from microgpt.hub.launch import Launcher
+from microgpt.hub.launch import Launcher, tail
 from microgpt.hub.pane import Pane
 from microgpt.hub.watch import Watched
 from microgpt.runs.find import OUTPUTS, all_runs
+from microgpt.runs.folder import LOG
 
 TICK_S = 0.5
 
@@ -206,16 +207,27 @@ class HubApp(App[None]):
                 self.follow(note.folder)
             if note.text:
                 self.notify(note.text, severity="error" if note.failed else "information", markup=False, timeout=10)
+        before = self.watched.status if self.watched is not None else ""
         for each in (self.watched, *self.marked.values()):
             if each is not None:
                 each.look()
         if self.watched is not None:
+            self._tell_end(self.watched, before)
             for alert in self.watched.fresh_alerts():
                 self.notify(alert.text, title=alert.title, severity="warning", markup=False, timeout=12)
         pane = self.pane(self.tab)
         if pane is not None:
             pane.tick()
         self.refresh_frame()
+
+    def _tell_end(self, run: Watched, before: str) -> None:
+        """Tell how a run ended that somebody else has started; of our own the launcher tells."""
+        own = any(run.path in child.folders for child in self.launcher.children)
+        if before != "RUNNING" or run.status not in ("FAILED", "KILLED", "FINISHED") or own:
+            return
+        last = tail(run.path / LOG, 2) if run.status != "FINISHED" else []
+        text = "\n".join([f"{run.name}: {run.status}", *last])
+        self.notify(text, severity="information" if run.status == "FINISHED" else "error", markup=False, timeout=10)
 
     def refresh_frame(self) -> None:
         """Draw the first and the last line again."""

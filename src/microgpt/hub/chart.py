@@ -166,7 +166,9 @@ def log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(low), math.ceil(high) + 1)
     steps = (1, 2, 5) if high - low < 4 else (1,)
     found = [math.log10(m) + p for p in powers for m in steps if low <= math.log10(m) + p <= high]
-    return found or [(low + high) / 2]
+    if len(found) < 3:  # less than a decade: round numbers say more
+        found = [math.log10(t) for t in nice_ticks(10**low, 10**high, 4) if t > 0]
+    return found
 
 
 def tick_label(value: float) -> str:

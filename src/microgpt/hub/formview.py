@@ -8,7 +8,7 @@ from microgpt.hub.form import Form, Row, parts, shown
 from microgpt.hub.lines import Lines
 from microgpt.hub.pane import hub_of
 
-NAME_AT, VALUE_AT = 2, 21
+NAME_AT, VALUE_AT, HELP_AT = 2, 21, 36
 
 
 class FormView(Lines):
@@ -65,8 +65,9 @@ class FormView(Lines):
             several = len(parts(item, value))
             note = f"  {several} values: a sweep" if several > 1 else f"  ({shown(form.inherited[row.key]) or '-'})"
             text.append(note, ink.dim)
-        elif item.choices and width > 60:
-            text.append("  " + " ".join(c for c in item.choices if c != value), ink.dim)
+        elif width > HELP_AT + 24:
+            text.append(" " * max(2, HELP_AT - text.cell_len))
+            text.append(item.help, ink.dim)
         return text
 
     def _group(self, row: Row, width: int) -> Text:

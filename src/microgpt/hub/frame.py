@@ -76,7 +76,8 @@ class Hints(Widget):
             if (label, word, action) not in last and text.cell_len + size > room:
                 continue
             start = text.cell_len
-            text.append(f" {label}", ink.accent + ink.head if not ink.plain else ink.head)
+            text.append(" ")
+            text.append(label, ink.head)
             text.append(f" {word} ", ink.dim)
             self._spans.append((start, text.cell_len, action))
         return text

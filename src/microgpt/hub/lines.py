@@ -76,7 +76,7 @@ class Lines(ScrollView, can_focus=True):
         text.truncate(width, overflow="ellipsis", pad=True)
         text.no_wrap, text.end = True, ""
         if index == self.cursor and self.shows_cursor():
-            text.stylize(self.cursor_style())
+            text.stylize_before(self.cursor_style())
         return Strip(text.render(self.app.console)).adjust_cell_length(width).apply_style(self.rich_style)
 
     def shows_cursor(self) -> bool:

@@ -40,9 +40,9 @@ def data_words(choice: Choice) -> list[str]:
 class Sets(Lines):
     """Named data sets, then the folders and files of the current folder."""
 
-    def __init__(self, folder: Path, ink_of: HubApp) -> None:
+    def __init__(self, folder: Path, hub: HubApp) -> None:
         super().__init__(id="sets")
-        self.folder, self.hub = folder, ink_of
+        self.folder, self.hub = folder, hub
         self.entries: list[Choice | Path] = []
 
     def refill(self) -> None:

@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Input, Static
 
+from microgpt.config.search import option_help
 from microgpt.errors import MicrogptError
 from microgpt.hub.costs import cost_rows
 from microgpt.hub.dialogs import Choose, Sure
@@ -148,6 +149,9 @@ class TrainPane(Pane):
             return text
         if row.kind != "field":
             text.append(f"{row.key}\n", ink.head)
+            option = self.form.option(row.key)
+            if told := option_help(row.key, option) if option else "":
+                text.append(f"{option}: {told}\n", ink.text)
             what = "presets of everything" if row.key == "experiment" else "where its fields start from"
             text.append(f"{what}: {', '.join(self.form.options(row.key))}\n", ink.text)
             text.append("enter chooses, space takes the next", ink.dim)
@@ -263,7 +267,8 @@ class TrainPane(Pane):
             else:
                 self._choose(key, choices[index])
 
-        rows = [(c or "none", "now" if c == now else "") for c in choices]
+        told = {c: option_help(key, c) if key not in self.form.settings and c else "" for c in choices}
+        rows = [(c or "none", ("now  " if c == now else "") + told[c]) for c in choices]
         self.app.push_screen(Choose(key, rows, choices.index(now) if now in choices else 0), take)
 
     def action_cycle(self) -> None:
