@@ -107,7 +107,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
                 stderr=log,
                 text=True,
                 cwd=folder,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": ""},
             )
         assert process.stdout is not None
         line = process.stdout.readline()

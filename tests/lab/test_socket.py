@@ -88,6 +88,17 @@ def test_a_subscriber_gets_every_scalar_and_the_newest_frames(lab: Lab, session:
         assert rest["tensors"]["weights"]["shape"] == [1, 4, 5, 5]
 
 
+def test_a_panel_that_has_nothing_to_show_yet_is_told_once_and_streams_later(lab: Lab, session: str) -> None:
+    with lab.socket(session) as client:
+        params = {"name": "wte", "index": [1, 1]}
+        say(client, type="subscribe", panels=[{"key": "w", "panel": "weight", "params": params}])
+        assert "nothing has moved at step 0" in until(client, "error")["detail"]
+        lab.post(f"/session/{session}/step")
+        header, _ = until(client, "frame")
+        assert (header["key"], header["step"]) == ("w", 1)
+        assert header["data"]["error"] < 1e-6
+
+
 def test_a_lost_connection_resumes_without_a_gap(lab: Lab, session: str) -> None:
     seen: list[int] = []
     with lab.socket(session) as client:

@@ -25,7 +25,9 @@ class Watched:
 
     Attributes:
         wanted: somebody has taken the last frame.
-        sent: the step of the last frame, and when.
+        sent: the step of the last frame.
+        refused: its client knows why there is none.
+        at: when the last one was made.
     """
 
     panel: str
@@ -33,6 +35,7 @@ class Watched:
     every_s: float
     wanted: bool = True
     sent: int = -1
+    refused: bool = False
     at: float = field(default=-math.inf)
 
 
@@ -90,7 +93,10 @@ class Streams:
         try:
             at, data, tensors = studio.look(watched.panel, None, watched.params)
         except MicrogptError as error:
-            pipe.send({"event": "unseen", "key": key, "detail": told(error)})
+            watched.wanted = True  # it may be there at a later step: nothing has moved at step 0
+            if not watched.refused:
+                pipe.send({"event": "unseen", "key": key, "detail": told(error)})
+            watched.refused = True
             return
         listed, blob = packed(tensors)
         message = {"event": "frame", "key": key, "panel": watched.panel, "step": at, "data": data, "tensors": listed}
