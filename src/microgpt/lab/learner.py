@@ -22,6 +22,7 @@ from microgpt.model.gpt import GPT
 from microgpt.training.optimizer import MuonAdamW, make_optimizer
 from microgpt.training.schedule import make_schedule
 
+VAL_TOKENS = 8192
 State = dict[str, Tensor]
 Part = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
@@ -109,7 +110,8 @@ class Learner:
         self.schedule = make_schedule(config.optimizer, config.trainer.max_steps or 1)
         rows, block = config.data.batch_size or 1, config.model.block_size
         self.batches = recipe.prepared.train_batches(config.data, block, rows, config.seed)
-        self.validation = recipe.prepared.val_batches(config.data, block, min(VAL_ROWS, max(1, 16384 // block)))
+        self.most_rows = max(1, VAL_TOKENS // block)
+        self.validation = recipe.prepared.val_batches(config.data, block, min(VAL_ROWS, max(1, self.most_rows // 2)))
         self.step = self.tokens = self.bad_steps = 0
         self.movement: Movement | None = None
         self._names: dict[Tensor, str] = {p: n for n, p in self.model.named_parameters()}
@@ -194,14 +196,17 @@ class Learner:
 
     @torch.no_grad()
     def loss(self, model: GPT | None = None, rows: int = VAL_ROWS) -> tuple[float, int]:
-        """Mean loss in nats of the first rows of the validation set, and how many targets that is."""
+        """Mean loss in nats of the first rows of the validation set, and how many targets that is.
+
+        At most 8,192 tokens are scored, so that the page gets its answer; whole batches always.
+        """
         chosen = self.model if model is None else model
         was = chosen.training
         chosen.eval()
         nats = torch.zeros((), dtype=torch.float64)
         targets = 0
         for part in self.validation:
-            for number in range(min(part.per_epoch, -(-rows // part.batch_size))):
+            for number in range(min(part.per_epoch, -(-min(rows, self.most_rows) // part.batch_size))):
                 batch = part.fixed(number)
                 nats += chosen.loss(*tensors_of(batch)).double()
                 targets += batch.target_count

@@ -21,6 +21,8 @@ from microgpt.tokenizer.base import BOS, Tokenizer
 
 #: longest row that is shown token by token
 MOST_TOKENS = 256
+#: larger tensors are not copied to float64 for their statistics
+EXACT = 100_000
 Tensors = dict[str, Tensor]
 
 
@@ -160,10 +162,15 @@ class Row:
 
 def stats(tensor: Tensor) -> Stats:
     """Of all numbers of a tensor."""
-    flat = tensor.detach().double().flatten()
-    if not flat.numel():
+    flat = tensor.detach().flatten()
+    count = flat.numel()
+    if not count:
         return Stats(mean=0.0, std=0.0, min=0.0, max=0.0, norm=0.0)
-    std = float(flat.std(unbiased=False))
-    values = (float(flat.mean()), std, float(flat.min()), float(flat.max()), float(flat.norm()))
-    mean, std, low, high, norm = (v if math.isfinite(v) else 0.0 for v in values)
-    return Stats(mean=mean, std=std, min=low, max=high, norm=norm)
+    if count <= EXACT:
+        flat = flat.double()
+    low, high = flat.aminmax()
+    mean, norm = float(flat.sum(dtype=torch.float64)) / count, float(flat.norm())
+    std = float(flat.std(unbiased=False)) if count <= EXACT else max(0.0, norm * norm / count - mean * mean) ** 0.5
+    found = (v if math.isfinite(v) else 0.0 for v in (mean, std, float(low), float(high), norm))
+    mean, std, least, most, norm = found
+    return Stats(mean=mean, std=std, min=least, max=most, norm=norm)
