@@ -247,6 +247,7 @@ def test_a_session_is_ended_here_and_elsewhere(open_lab: Any, lab_server: str, t
     assert first not in lab.sessions()
     lab.page.get_by_text("connected").wait_for()
     lab.page.locator("#loss canvas").first.wait_for()
+    lab.until("import('/static/store.js').then(({ state }) => state.busy === '')")
     lab.close(second)
     lab.page.get_by_text("The session has ended.").wait_for()
     lab.until("id => import('/static/store.js').then(({ state }) => state.sessionId === id)", trained)

@@ -17,17 +17,29 @@ export function complain(error) {
   set({ notice: error instanceof Refused ? error.message : String(error) });
 }
 
-/** One request at a time; what goes wrong is told in the notice. @param {string} name @param {() => Promise<void>} work */
+/** @type {Set<string>} */
+const pending = new Set();
+let last = Promise.resolve();
+
+/**
+ * Requests one after the other, each once at a time; what goes wrong is told in the notice.
+ * @param {string} name @param {() => Promise<void>} work
+ */
 export async function act(name, work) {
-  if (state.busy) return;
-  set({ busy: name, notice: "" });
-  try {
-    await work();
-  } catch (error) {
-    complain(error);
-  } finally {
-    set({ busy: "" });
-  }
+  if (pending.has(name)) return;
+  pending.add(name);
+  last = last.then(async () => {
+    set({ busy: name, notice: "" });
+    try {
+      await work();
+    } catch (error) {
+      complain(error);
+    } finally {
+      pending.delete(name);
+      set({ busy: "" });
+    }
+  });
+  await last;
 }
 
 /** @param {Scalars} told @returns {Point[]} */
@@ -129,6 +141,7 @@ export async function loadBranches() {
 /** @param {number} steps @param {number} delay_ms */
 export const run = (steps, delay_ms) =>
   act("run", async () => {
+    if (state.running) return;
     set({ at: null });
     await post(here("run"), steps ? { steps, delay_ms } : { to_end: true, delay_ms });
     set({ running: true });

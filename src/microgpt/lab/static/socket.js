@@ -34,7 +34,8 @@ export function close() {
   clearTimeout(timer);
   const old = socket;
   socket = null;
-  old?.close();
+  if (old?.readyState === WebSocket.CONNECTING) old.addEventListener("open", () => old.close());
+  else old?.close();
   set({ link: "off" });
 }
 
