@@ -24,7 +24,7 @@ from microgpt.hub.app import HubApp
 
 SIZE = (96, 27)
 WIDTH = 820
-COLOURS = 48
+COLOURS = 32
 FIELDS = {
     "trainer.max_steps": "1500", "data.batch_size": "16", "trainer.eval_interval": "75", "trainer.eval_batches": "8",
     "device.threads": "1", "tracking.system_interval": "0.5", "sampling.max_new_tokens": "12",
@@ -48,8 +48,11 @@ class Film:
         sheet = Image.new("RGB", (WIDTH, sum(p.height for p in pictures)))
         for i, picture in enumerate(pictures):
             sheet.paste(picture, (0, i * picture.height))
-        # most of it is background: the few coloured dots count as much with this method
-        palette = sheet.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        # most of it is background: half of the palette is for that, half for the few coloured dots
+        methods = (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE)
+        halves = [sheet.quantize(COLOURS, method, dither=Image.Dither.NONE).getpalette() or [] for method in methods]
+        palette = Image.new("P", (1, 1))
+        palette.putpalette([*halves[0][: 3 * COLOURS], *halves[1][: 3 * COLOURS]])
         paged = [p.quantize(COLOURS, palette=palette, dither=Image.Dither.NONE) for p in pictures]
         paged[0].save(
             target, save_all=True, append_images=paged[1:], duration=[ms for _, ms in self.frames], loop=0,

@@ -44,6 +44,11 @@ def measured_rate(outputs: Path, newest: str) -> float:
     return 0.0
 
 
+def newest_rate(outputs: Path) -> float:
+    """As `measured_rate`, measured again when there is a newer run; slow the first time, so better in a thread."""
+    return measured_rate(outputs, str((outputs / "latest").resolve()))
+
+
 @functools.lru_cache(maxsize=8)
 def _size(key: str, mixture: tuple[str, ...], path: tuple[str, ...], corpus: str) -> tuple[int, int]:
     from microgpt.config.schema import DataConfig
@@ -55,7 +60,7 @@ def cost_rows(config: TrainConfig, outputs: Path) -> list[tuple[str, str]]:
     """What to tell of a run before it is started: (what, about how much)."""
     data = config.data
     size, characters = _size("", tuple(data.mixture), tuple(data.path), data.corpus)
-    rate = measured_rate(outputs, str((outputs / "latest").resolve()))
+    rate = newest_rate(outputs)
     found = estimate(config, size, characters, rate, config.device.name in ("cuda", "mps"))
     return [
         ("parameters", f"{found.parameters:,}"),

@@ -12,7 +12,7 @@ from textual.widgets import Input, Static
 
 from microgpt.config.search import option_help
 from microgpt.errors import MicrogptError
-from microgpt.hub.costs import cost_rows
+from microgpt.hub.costs import cost_rows, newest_rate
 from microgpt.hub.dialogs import Choose, Sure
 from microgpt.hub.form import Form, is_list, shown
 from microgpt.hub.formview import VALUE_AT, FormView
@@ -100,6 +100,7 @@ class TrainPane(Pane):
             wrong = ""
         except MicrogptError as error:
             wrong = str(error)
+        newest_rate(self.hub.outputs)  # reads the last runs: the cost needs it
         self.app.call_from_thread(self._take_composed, words, wrong)
 
     def _take_composed(self, words: tuple[str, ...], wrong: str) -> None:
@@ -124,7 +125,7 @@ class TrainPane(Pane):
         ink = self.hub.ink
         self.query_one("#meaning", Static).update(self._meaning())
         cost = Text("\n")
-        if not self.form.problems:
+        if not self.form.problems and self._composed:
             cost.append("This run\n", ink.head)
             for name, value in cost_rows(self.form.config, self.hub.outputs):
                 cost.append(f"{name:<11}", ink.dim)
