@@ -32,6 +32,7 @@ class ChatPane(Pane):
     """Settings above, one or two conversations, the input below."""
 
     BINDINGS = bindings(BY_TAB["chat"])
+    PARTS = ("settings", "text-a", "text-b", "odds", "say")
     DEFAULT_CSS = """
     ChatPane #settings { height: 1; background: $surface; padding: 0 1; }
     ChatPane #sides { height: 1fr; }
@@ -224,7 +225,7 @@ class ChatPane(Pane):
 
     def tell(self, end: bool = False) -> None:
         """Draw again, at the end where something is being written."""
-        if not self.is_mounted:
+        if not self.whole:
             return
         ink = self.hub.ink
         self.query_one("#settings", Static).update(self._settings())

@@ -25,6 +25,7 @@ class LogsPane(Pane):
     """One log, a line about it above."""
 
     BINDINGS = bindings(BY_TAB["logs"])
+    PARTS = ("about", "log")
     DEFAULT_CSS = "LogsPane #about { height: 1; background: $surface; padding: 0 1; } LogsPane #log { height: 1fr; }"
 
     def __init__(self, id: str) -> None:
@@ -52,6 +53,8 @@ class LogsPane(Pane):
     def tick(self) -> None:
         """Read what is new; of a run that failed before it wrote anything, what it printed."""
         run = self.hub.watched
+        if not self.whole:
+            return
         if run is None:
             self.query_one("#about", Static).update(Text("no run is watched", self.hub.ink.dim))
             return

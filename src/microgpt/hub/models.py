@@ -59,6 +59,7 @@ class ModelsPane(Pane):
     """A table with its head above and the path below."""
 
     BINDINGS = bindings(BY_TAB["models"])
+    PARTS = ("head", "models", "foot")
     DEFAULT_CSS = """
     ModelsPane #head { height: 1; background: $surface; }
     ModelsPane #models { height: 1fr; }
@@ -96,7 +97,7 @@ class ModelsPane(Pane):
     def tick(self) -> None:
         """Read the folders again now and then."""
         self._ticks += 1
-        if self._ticks % 6 == 0 and self.is_mounted:
+        if self._ticks % 6 == 0:
             self.read()
 
     def read(self) -> None:
@@ -106,6 +107,8 @@ class ModelsPane(Pane):
 
     def tell(self) -> None:
         """Filter and draw."""
+        if not self.whole:
+            return
         table, ink = self.table, self.hub.ink
         table.ink = ink
         table.fill([row for row in self.rows if self.filter.lower() in row.name.lower()])

@@ -25,6 +25,7 @@ class MonitorPane(Pane):
     """A grid of charts, one of them selected; enter shows it alone."""
 
     BINDINGS = bindings(BY_TAB["monitor"])
+    PARTS = ("heads", "grid", "beside", "panel0", "panel1", "panel2", "replay")
     DEFAULT_CSS = """
     MonitorPane #heads { height: 1; }
     MonitorPane #halves { height: 1fr; }
@@ -85,6 +86,8 @@ class MonitorPane(Pane):
 
     async def lay_out(self) -> None:
         """Put as many charts beside each other as there is room for."""
+        if not self.whole:
+            return
         width, height = self.size
         self.set_class(width < WIDE, "-narrow")
         self.set_class(height < 16, "-low")
@@ -117,7 +120,7 @@ class MonitorPane(Pane):
 
     def tick(self) -> None:
         """Draw again."""
-        if not self.is_mounted:
+        if not self.whole:
             return
         run, ink = self.hub.watched, self.hub.ink
         keys = (self.key,) if self.alone else self.keys
@@ -288,7 +291,7 @@ class MonitorPane(Pane):
             self.replay.faster(by)
 
     def _frame(self) -> None:
-        if self.replay is None:
+        if self.replay is None or not self.whole:
             return
         if self.replay.run is not self.hub.watched or self.replay.done:
             self._end_replay()

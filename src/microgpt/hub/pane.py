@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.containers import Vertical
 from textual.dom import DOMNode
@@ -23,6 +23,14 @@ class Pane(Vertical, can_focus=True):
     Pane { height: 1fr; width: 1fr; }
     Pane .line { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
     """
+
+    #: ids of the widgets that drawing needs
+    PARTS: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether all parts are there: they are not yet when a tab opens, and no longer when the hub closes."""
+        return self.is_attached and all(self.query(f"#{part}") for part in self.PARTS)
 
     @property
     def hub(self) -> HubApp:

@@ -85,6 +85,7 @@ class RunsPane(Pane):
     """A table, its head above, a line about filter and marks below."""
 
     BINDINGS = bindings(BY_TAB["runs"])
+    PARTS = ("head", "runs", "foot")
     DEFAULT_CSS = """
     RunsPane #head { height: 1; background: $surface; }
     RunsPane #runs { height: 1fr; }
@@ -129,7 +130,7 @@ class RunsPane(Pane):
     def tick(self) -> None:
         """Read the folders again now and then."""
         self._ticks += 1
-        if self._ticks % 4 == 0 and self.is_mounted:
+        if self._ticks % 4 == 0:
             self.read()
 
     def read(self) -> None:
@@ -139,6 +140,8 @@ class RunsPane(Pane):
 
     def tell(self) -> None:
         """Sort, filter and draw."""
+        if not self.whole:
+            return
         hub, table = self.hub, self.table
         table.ink, table.watched = hub.ink, hub.watched.path if hub.watched else None
         table.marked = list(hub.marked)

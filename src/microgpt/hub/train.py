@@ -27,6 +27,7 @@ class TrainPane(Pane):
     """Form at the left, the field's meaning and the cost at the right, the command below."""
 
     BINDINGS = bindings(BY_TAB["train"])
+    PARTS = ("form", "meaning", "cost", "command", "edit")
     DEFAULT_CSS = """
     TrainPane { layers: below above; }
     TrainPane #halves { height: 1fr; }
@@ -111,6 +112,8 @@ class TrainPane(Pane):
 
     def changed(self) -> None:
         """Draw everything again after a change."""
+        if not self.whole:
+            return
         self.view.refill()
         self.tell()
 
@@ -122,6 +125,8 @@ class TrainPane(Pane):
 
     def tell(self) -> None:
         """The field's meaning, the cost and the command."""
+        if not self.whole:
+            return
         ink = self.hub.ink
         self.query_one("#meaning", Static).update(self._meaning())
         cost = Text("\n")
