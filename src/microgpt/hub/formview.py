@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from microgpt.config.search import option_help
 from microgpt.hub.form import Form, Row, parts, shown
+from microgpt.hub.ink import Ink
 from microgpt.hub.lines import Lines
 from microgpt.hub.pane import hub_of
 
@@ -83,3 +85,32 @@ class FormView(Lines):
         if rest > 0:
             text.append(" " + "─" * (rest - 1), ink.dim)
         return text
+
+
+def meaning(form: Form, row: Row | None, ink: Ink) -> Text:
+    """What a row is: help, range, unit, what is inherited, what is wrong."""
+    text = Text()
+    if row is None:
+        return text
+    if row.kind != "field":
+        text.append(f"{row.key}\n", ink.head)
+        option = form.option(row.key)
+        if told := option_help(row.key, option) if option else "":
+            text.append(f"{option}: {told}\n", ink.text)
+        what = "presets of everything" if row.key == "experiment" else "where its fields start from"
+        text.append(f"{what}: {', '.join(form.options(row.key))}\n", ink.text)
+        text.append("enter chooses, space takes the next", ink.dim)
+        return text
+    item = form.settings[row.key]
+    text.append(f"{row.key}\n", ink.head)
+    text.append(f"{item.help}\n", ink.text)
+    unit = f", in {item.unit}" if item.unit else ""
+    text.append(f"{item.range}{unit}\n", ink.dim)
+    text.append("inherited ", ink.dim)
+    text.append(f"{shown(form.inherited[row.key]) or '-'}", ink.text)
+    if row.key in form.changes:
+        text.append("   yours ", ink.dim)
+        text.append(form.changes[row.key], ink.changed)
+    if problem := form.problems.get(row.key):
+        text.append(f"\n{problem}", ink.bad)
+    return text

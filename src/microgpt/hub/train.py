@@ -14,8 +14,8 @@ from microgpt.config.search import option_help
 from microgpt.errors import MicrogptError
 from microgpt.hub.costs import cost_rows, newest_rate
 from microgpt.hub.dialogs import Choose, Sure
-from microgpt.hub.form import Form, is_list, shown
-from microgpt.hub.formview import VALUE_AT, FormView
+from microgpt.hub.form import Form, is_list
+from microgpt.hub.formview import VALUE_AT, FormView, meaning
 from microgpt.hub.keys import BY_TAB, bindings
 from microgpt.hub.lines import Lines
 from microgpt.hub.pane import Pane
@@ -128,7 +128,7 @@ class TrainPane(Pane):
         if not self.whole:
             return
         ink = self.hub.ink
-        self.query_one("#meaning", Static).update(self._meaning())
+        self.query_one("#meaning", Static).update(meaning(self.form, self.view.here, ink))
         cost = Text("\n")
         if not self.form.problems and self._composed:
             cost.append("This run\n", ink.head)
@@ -147,34 +147,6 @@ class TrainPane(Pane):
             count = len(self.form.problems)
             command.append(f"\n{wrong or f'{count} mistake' + ('s' if count > 1 else '') + ' above'}", ink.bad)
         self.query_one("#command", Static).update(command)
-
-    def _meaning(self) -> Text:
-        ink, row = self.hub.ink, self.view.here
-        text = Text()
-        if row is None:
-            return text
-        if row.kind != "field":
-            text.append(f"{row.key}\n", ink.head)
-            option = self.form.option(row.key)
-            if told := option_help(row.key, option) if option else "":
-                text.append(f"{option}: {told}\n", ink.text)
-            what = "presets of everything" if row.key == "experiment" else "where its fields start from"
-            text.append(f"{what}: {', '.join(self.form.options(row.key))}\n", ink.text)
-            text.append("enter chooses, space takes the next", ink.dim)
-            return text
-        item = self.form.settings[row.key]
-        text.append(f"{row.key}\n", ink.head)
-        text.append(f"{item.help}\n", ink.text)
-        unit = f", in {item.unit}" if item.unit else ""
-        text.append(f"{item.range}{unit}\n", ink.dim)
-        text.append("inherited ", ink.dim)
-        text.append(f"{shown(self.form.inherited[row.key]) or '-'}", ink.text)
-        if row.key in self.form.changes:
-            text.append("   yours ", ink.dim)
-            text.append(self.form.changes[row.key], ink.changed)
-        if problem := self.form.problems.get(row.key):
-            text.append(f"\n{problem}", ink.bad)
-        return text
 
     # --- editing ----------------------------------------------------------------------------------------------
 
