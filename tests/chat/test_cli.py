@@ -111,7 +111,19 @@ def chat_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chat-run")
     rows = [json.dumps(row) for row in talks(60, long=5)]
     (folder / "talks.jsonl").write_text("\n".join(rows) + "\n")
-    train(folder, "--input", "talks.jsonl", "--output", "run", "--steps", "10", "--chat", "--skip-long", *TINY)
+    train(
+        folder,
+        "--input",
+        "talks.jsonl",
+        "--output",
+        "run",
+        "--steps",
+        "10",
+        "--chat",
+        "--skip-long",
+        *TINY,
+        "trainer.eval_interval=2",
+    )
     return folder / "run"
 
 

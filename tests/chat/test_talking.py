@@ -252,7 +252,8 @@ def test_a_conversation_is_remembered(polite: Talk) -> None:
 
 
 def test_what_was_said_before_changes_the_reply(tokenizer: Tokenizer, random_model: Any) -> None:
-    model, sampling = random_model(tokenizer), SamplingConfig(temperature=1.0, max_new_tokens=30, seed=3)
+    sampling = SamplingConfig(temperature=1.0, max_new_tokens=30, min_new_tokens=12, seed=3)
+    model = random_model(tokenizer)
     fresh = reply_to(engine_of(model, 1), tokenizer, [("user", "you?")], sampling)
     turns = [("user", "Hi"), ("assistant", "well"), ("user", "you?")]
     assert reply_to(engine_of(model, 1), tokenizer, turns, sampling).ids != fresh.ids

@@ -112,7 +112,7 @@ def test_parameters_are_whole_and_the_longest_are_cut_without_a_fault(home: Path
     for key, value in config.items():
         assert run.data.params[key] == str(value)[:6000], key
     assert len(run.data.params["sampling.stop"]) == 6000
-    assert run.data.params["run.parameters"] == "5016"
+    assert run.data.params["run.parameters"] == "5032"
 
 
 def test_data_sets_are_inputs_with_a_digest(home: Path, run: Any) -> None:

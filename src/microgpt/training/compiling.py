@@ -17,10 +17,8 @@ from microgpt import files
 from microgpt.config.schema import TrainConfig
 from microgpt.errors import UsageError
 from microgpt.model.gpt import GPT
+from microgpt.training.estimate import CORE_FLOPS, GPU_FLOPS, eager_seconds
 
-CORE_FLOPS = 4e10  # what a core sustains in training, optimizer and all (benchmarks/RESULTS.md)
-GPU_FLOPS = 2e14
-STEP_SECONDS = 0.002
 COMPILE_SECONDS = 25.0  # with a cold cache; a warm one takes 3 to 5
 GAIN = 1.5  # times the tokens a second of eager steps
 PAYS_AFTER_S = COMPILE_SECONDS / (1 - 1 / GAIN)
@@ -55,7 +53,7 @@ def planned(flops_per_token: int, config: TrainConfig, steps: int, device: str) 
     """
     tokens = steps * (config.data.batch_size or 1) * config.trainer.accumulate * config.model.block_size
     rate = CORE_FLOPS * config.device.threads if device == "cpu" else GPU_FLOPS
-    eager = tokens * flops_per_token / rate + steps * STEP_SECONDS
+    eager = eager_seconds(steps, tokens, flops_per_token, rate)
     compiled = eager / GAIN + COMPILE_SECONDS
     wanted, hindrance = config.device.compile, _hindrance(device)
     if wanted == "on" and hindrance:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from microgpt.config.auto import resolved_shape, vocabulary
 from microgpt.config.schema import ModelConfig, TrainConfig
 from microgpt.model.shapes import mlp_width, parameter_shapes
+from microgpt.runtime import usable_cores
 
-CPU_FLOPS, GPU_FLOPS = 5e10, 2e13  # operations a second where nothing was measured
+CORE_FLOPS, GPU_FLOPS = 4e10, 2e13  # what a core or a GPU sustains in training where nothing was measured
 STEP_S = 0.002  # of every step, whatever its size
 PROCESS_BYTES = 450 << 20  # Python, torch and the tracker before there is a model
 BYTES_A_TOKEN = {"char": 1.0, "bpe": 3.2, "cl100k": 4.0}
@@ -48,6 +49,11 @@ def flops_per_token(config: ModelConfig, vocab_size: int) -> int:
     if config.tied:
         matrices += vocab_size * config.n_embd
     return 6 * matrices + 12 * config.n_layer * config.n_embd * config.block_size
+
+
+def eager_seconds(steps: int, tokens: int, flops_per_token: int, flops_per_s: float) -> float:
+    """Seconds of training that is not compiled, without validations."""
+    return tokens * flops_per_token / flops_per_s + steps * STEP_S
 
 
 def guessed_vocabulary(config: TrainConfig, text_bytes: int, characters: int = 0) -> int:
@@ -93,7 +99,7 @@ def estimate(
     flops = flops_per_token(c.model, vocab_size)
     steps = c.trainer.max_steps or 0
     tokens = steps * (c.data.batch_size or 1) * c.trainer.accumulate * c.model.block_size
-    rate = flops_per_s or (GPU_FLOPS if gpu else CPU_FLOPS)
+    rate = flops_per_s or (GPU_FLOPS if gpu else CORE_FLOPS * (c.device.threads or usable_cores()))
     return Estimate(
         parameters,
         vocab_size,
@@ -102,5 +108,5 @@ def estimate(
         steps,
         tokens,
         tokens / data_tokens if data_tokens else math.nan,
-        tokens * flops / rate + steps * STEP_S,
+        eager_seconds(steps, tokens, flops, rate),
     )
