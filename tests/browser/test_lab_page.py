@@ -209,7 +209,9 @@ def test_axe_finds_nothing(open_lab: Any, lab_server: str, trained: str, options
     assert found.violations_count == 0, found.generate_report()
     assert lab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     lab.page.keyboard.press("n")
-    lab.page.get_by_role("dialog").wait_for()
+    start = lab.page.get_by_role("dialog").get_by_role("button", name="Start")
+    start.wait_for()
+    lab.page.wait_for_function("b => !b.disabled && !document.getAnimations().length", arg=start.element_handle())
     found = axe.Axe().run(lab.page)
     assert found.violations_count == 0, found.generate_report()
 

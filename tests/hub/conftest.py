@@ -29,6 +29,12 @@ from microgpt.tokenizer.bpe import train_bpe
 DAY = "outputs/2026-01-02"
 
 
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guesses of time are for two cores, whatever machine the pictures are compared on."""
+    monkeypatch.setattr("microgpt.training.estimate.usable_cores", lambda: 2)
+
+
 def saying(tokenizer: Tokenizer, first: int, ids: list[int]) -> GPT:
     """A GPT whose likeliest token after each one is set by hand: it writes `ids` after the id `first`."""
     torch.set_num_threads(1)

@@ -57,7 +57,7 @@ def same(snap_compare: Compare, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
 
 def test_train_small(same: Any, hub: Hub, place: Path) -> None:
-    same(hub(), SMALL, "", "experiment", "n_layer", "This run", "parameters 631,168", "$ python -m microgpt.train")
+    same(hub(), SMALL, "", "experiment", "n_layer", "This run", "parameters 631,232", "$ python -m microgpt.train")
 
 
 def test_train_preset_large(same: Any, hub: Hub, place: Path) -> None:
@@ -65,7 +65,7 @@ def test_train_preset_large(same: Any, hub: Hub, place: Path) -> None:
 
 
 def test_train_mistake(same: Any, hub: Hub, place: Path) -> None:
-    keys = "j j j j j j j e backspace 0 enter"
+    keys = "j j j j j j j j e backspace 0 enter"
     same(hub(), SMALL, keys, "✗ n_layer", "must be a whole number", "1 mistake")
 
 
