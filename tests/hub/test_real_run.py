@@ -17,6 +17,7 @@ from microgpt.checkpoints.folder import checkpoints_in
 from microgpt.hub.app import HubApp
 from microgpt.hub.dialogs import Page
 from microgpt.runs.find import all_runs
+from microgpt.runs.folder import read_run
 
 pytestmark = pytest.mark.slow
 
@@ -96,7 +97,18 @@ async def test_from_the_form_to_a_conversation(place: Path, hub: Hub, monkeypatc
         await pilot.press("E")
         await until(pilot, lambda: isinstance(second.screen, Page), "evaluated")
         assert second.screen.query_one("#box").border_title == "evaluate: done"
-        await pilot.press("escape", "f6")
+        await pilot.press("escape", "F")
+        await until(pilot, lambda: len(all_runs()) == 2, "trained again from its record")
+        again = all_runs()[-1]
+        assert read_run(again.path)["from_run"] == str(run.path)
+        await until(pilot, lambda: second.watched is not run and second.watched is not None, "it is watched")
+        new = second.watched
+        assert new is not None
+        await until(pilot, lambda: new.of("val/loss").count() > 0, "a validation of it")
+        await pilot.press("x")
+        await until(pilot, lambda: new.status == "KILLED" and not second.launcher.children, "stopped too")
+        assert new.of("train/loss").values[:5] == run.of("train/loss").values[:5]
+        await pilot.press("f6")
         chat: Any = None
 
         def loaded() -> bool:
