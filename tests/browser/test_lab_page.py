@@ -24,7 +24,8 @@ def test_the_journey_with_the_keyboard_alone(open_lab: Any, lab_server: str) -> 
     lab.page.goto(lab_server)
     lab.page.locator(".bar").wait_for()
     keys.press("n")
-    lab.page.get_by_role("dialog", name="A new session").wait_for()
+    form = lab.page.get_by_role("dialog", name="A new session")
+    form.wait_for()
     assert focused(lab).startswith("Start")
     lab.page.get_by_label("steps", exact=True).focus()
     keys.press("ControlOrMeta+a")
@@ -32,6 +33,7 @@ def test_the_journey_with_the_keyboard_alone(open_lab: Any, lab_server: str) -> 
     keys.press("Enter")
     lab.until("import('/static/store.js').then(({ state }) => state.metadata?.num_steps === 30)")
     lab.page.locator("#loss canvas").first.wait_for()
+    form.wait_for(state="hidden")  # it closes last, and keys are its own until then
     keys.press("s")
     lab.until("document.querySelector('[data-fact=step]').textContent === 'step 1 of 30'")
     keys.press("c")

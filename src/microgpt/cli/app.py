@@ -36,6 +36,18 @@ LastN = Annotated[int, typer.Option(min=0, help="How many recent tokens the pena
 MinTokens = Annotated[int, typer.Option(min=0, help="Tokens before the end may come.")]
 Stop = Annotated[list[str] | None, typer.Option(help="Text that ends a reply; may be given again.")]
 
+Host = Annotated[str, typer.Option(help="Address to listen on; all but loopback need a key.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, envvar="PORT", help="0 takes a free one.")]
+ApiKey = Annotated[
+    str, typer.Option(envvar="MICROGPT_API_KEY", help="What clients must show as Authorization: Bearer KEY.")
+]
+AllowedHost = Annotated[
+    list[str] | None, typer.Option(help="Further name that clients may use for this server; may be given again.")
+]
+AllowedOrigin = Annotated[
+    list[str] | None, typer.Option(help="Further origin whose pages may write here; may be given again.")
+]
+
 
 def _version(wanted: bool) -> None:
     if wanted:

@@ -7,23 +7,17 @@ from typing import Annotated
 import typer
 
 from microgpt import errors, runtime
-from microgpt.cli.app import app
+from microgpt.cli.app import AllowedHost, AllowedOrigin, ApiKey, Host, Port, app
 
 
 @app.command()
 def lab(
-    host: Annotated[str, typer.Option(help="Address to listen on; all but loopback need a key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, envvar="PORT", help="0 takes a free one.")] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
-    api_key: Annotated[
-        str, typer.Option(envvar="MICROGPT_API_KEY", help="What clients must show as Authorization: Bearer KEY.")
-    ] = "",
-    allowed_host: Annotated[
-        list[str] | None, typer.Option(help="Further name that clients may use for this server; may be given again.")
-    ] = None,
-    allowed_origin: Annotated[
-        list[str] | None, typer.Option(help="Further origin whose pages may write here; may be given again.")
-    ] = None,
+    api_key: ApiKey = "",
+    allowed_host: AllowedHost = None,
+    allowed_origin: AllowedOrigin = None,
     sessions: Annotated[int, typer.Option(min=1, max=64, help="Sessions at the same time.")] = 8,
     expire: Annotated[
         float, typer.Option(min=1, max=1e6, help="Seconds until an idle session that nobody watches is ended.")

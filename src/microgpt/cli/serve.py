@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from microgpt import errors, runtime
-from microgpt.cli.app import Device, app
+from microgpt.cli.app import AllowedHost, AllowedOrigin, ApiKey, Device, Host, Port, app
 
 DEFAULT = "microgpt"
 
@@ -46,17 +46,11 @@ def serve(
         typer.Option("--model-dir", "-m", help="As for generate. [MODEL_DIR, output, latest]"),
     ] = "",
     model: Annotated[list[str] | None, typer.Option(help="name=folder; may be given again.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; all but loopback need a key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, envvar="PORT", help="0 takes a free one.")] = 8080,
-    api_key: Annotated[
-        str, typer.Option(envvar="MICROGPT_API_KEY", help="What clients must show as Authorization: Bearer KEY.")
-    ] = "",
-    allowed_host: Annotated[
-        list[str] | None, typer.Option(help="Further name that clients may use for this server; may be given again.")
-    ] = None,
-    allowed_origin: Annotated[
-        list[str] | None, typer.Option(help="Further origin whose pages may write here; may be given again.")
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    api_key: ApiKey = "",
+    allowed_host: AllowedHost = None,
+    allowed_origin: AllowedOrigin = None,
     slots: Annotated[int, typer.Option(min=1, max=1024, help="Sequences written at the same time.")] = 32,
     max_queue: Annotated[int, typer.Option(min=1, max=100_000, help="Sequences that may wait in line.")] = 128,
     timeout: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds that an answer may take.")] = 300,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich.style import Style
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.widgets import Static
 
 from microgpt import files
@@ -16,8 +15,8 @@ from microgpt.hub.dialogs import Ask, Page
 from microgpt.hub.ink import Ink
 from microgpt.hub.keys import BY_TAB, bindings
 from microgpt.hub.modellist import ModelRow, model_rows
-from microgpt.hub.pane import Pane
 from microgpt.hub.table import Column, Table
+from microgpt.hub.tablepane import TablePane
 
 COLUMNS = (
     Column("model", 0),
@@ -55,50 +54,23 @@ class ModelTable(Table[ModelRow]):
         )
 
 
-class ModelsPane(Pane):
+class ModelsPane(TablePane):
     """A table with its head above and the path below."""
 
     BINDINGS = bindings(BY_TAB["models"])
     PARTS = ("head", "models", "foot")
-    DEFAULT_CSS = """
-    ModelsPane #head { height: 1; background: $surface; }
-    ModelsPane #models { height: 1fr; }
-    ModelsPane #foot { height: 1; background: $surface; padding: 0 1; }
-    """
 
     def __init__(self, id: str) -> None:
         super().__init__(id=id)
         self.rows: list[ModelRow] = []
-        self.filter = ""
-        self._ticks = 0
 
-    def compose(self) -> ComposeResult:
-        yield Static(id="head", classes="line")
-        yield ModelTable()
-        yield Static(id="foot", classes="line")
+    def made(self) -> ModelTable:
+        return ModelTable()
 
     @property
     def table(self) -> ModelTable:
         """The table."""
         return self.query_one(ModelTable)
-
-    def entered(self) -> None:
-        self.table.focus()
-        self.read()
-
-    def restyle(self) -> None:
-        super().restyle()
-        self.tell()
-
-    def on_resize(self) -> None:
-        """The head follows the width."""
-        self.call_after_refresh(self.tell)
-
-    def tick(self) -> None:
-        """Read the folders again now and then."""
-        self._ticks += 1
-        if self._ticks % 6 == 0:
-            self.read()
 
     def read(self) -> None:
         """Read the folders."""
@@ -123,10 +95,6 @@ class ModelsPane(Pane):
             if table.here is not None:
                 foot.append(f"  {table.here.path}", ink.dim)
         self.query_one("#foot", Static).update(foot)
-
-    def on_lines_moved(self) -> None:
-        """Another model."""
-        self.tell()
 
     async def on_lines_chosen(self) -> None:
         """A click on the cursor's row."""

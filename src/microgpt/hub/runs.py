@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.style import Style
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.widgets import Static
 
 from microgpt.errors import MicrogptError
@@ -19,10 +18,10 @@ from microgpt.hub.folderview import folder_text
 from microgpt.hub.frame import shortened
 from microgpt.hub.ink import Ink
 from microgpt.hub.keys import BY_TAB, bindings
-from microgpt.hub.pane import Pane
 from microgpt.hub.runlist import RunRow, all_rows, differences, with_config
 from microgpt.hub.series import duration
 from microgpt.hub.table import Column, Table
+from microgpt.hub.tablepane import TablePane
 from microgpt.hub.trash import Trash
 from microgpt.hub.watch import Watched
 
@@ -81,57 +80,31 @@ class RunTable(Table[RunRow]):
         )
 
 
-class RunsPane(Pane):
+class RunsPane(TablePane):
     """A table, its head above, a line about filter and marks below."""
 
     BINDINGS = bindings(BY_TAB["runs"])
     PARTS = ("head", "runs", "foot")
-    DEFAULT_CSS = """
-    RunsPane #head { height: 1; background: $surface; }
-    RunsPane #runs { height: 1fr; }
-    RunsPane #foot { height: 1; background: $surface; padding: 0 1; }
-    """
+    EVERY = 4
 
     def __init__(self, id: str) -> None:
         super().__init__(id=id)
         self.rows: list[RunRow] = []
         self.sort, self.down = "started", True
-        self.filter = ""
         self.trash: Trash | None = None
-        self._ticks = 0
 
-    def compose(self) -> ComposeResult:
-        yield Static(id="head", classes="line")
-        yield RunTable()
-        yield Static(id="foot", classes="line")
+    def made(self) -> RunTable:
+        return RunTable()
 
     @property
     def table(self) -> RunTable:
         """The table."""
         return self.query_one(RunTable)
 
-    def entered(self) -> None:
-        self.table.focus()
-        self.read()
-
-    def restyle(self) -> None:
-        super().restyle()
-        self.tell()
-
-    def on_resize(self) -> None:
-        """The head follows the width."""
-        self.call_after_refresh(self.tell)
-
     def leaving(self) -> None:
         """The hub is left: what was deleted is gone."""
         if self.trash is not None:
             self.trash.empty()
-
-    def tick(self) -> None:
-        """Read the folders again now and then."""
-        self._ticks += 1
-        if self._ticks % 4 == 0:
-            self.read()
 
     def read(self) -> None:
         """Read the folders."""
@@ -170,10 +143,6 @@ class RunsPane(Pane):
         if not self.rows:
             foot = Text("there is no run yet: s in Train starts one", hub.ink.dim)
         self.query_one("#foot", Static).update(foot)
-
-    def on_lines_moved(self) -> None:
-        """Another run."""
-        self.tell()
 
     def on_lines_chosen(self) -> None:
         """A click on the cursor's row."""
