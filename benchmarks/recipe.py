@@ -27,8 +27,8 @@ CHANGES = {
 SETS = {
     "tinyshakespeare": ("tinyshakespeare.txt", [
         "data=shakespeare", "tokenizer=char", "model=small", "model.block_size=64", "model.mlp_hidden=320",
-    ], 12, 240),
-    "OASST1": ("oasst1_chat.jsonl", ["data=oasst1", "model=small", "model.block_size=256"], 8, 120),
+    ], 12, 200),
+    "OASST1": ("oasst1_chat.jsonl", ["data=oasst1", "model=small", "model.block_size=256"], 8, 80),
 }  # fmt: skip
 SEEDS = (1, 2, 3)
 
@@ -55,7 +55,7 @@ def main() -> None:
         for change, more in chosen.items():
             fixed = [f"data.path={data_file(file)}", f"data.batch_size={rows}", f"trainer.max_steps={steps}"]
             fixed += [f"trainer.eval_interval={steps}", "trainer.eval_batches=0"]
-            quiet = ["tracking=off", "sampling.num_samples=1", "sampling.max_new_tokens=4"]
+            quiet = ["tracking=off", "device.threads=1", "sampling.num_samples=1", "sampling.max_new_tokens=4"]
             table[change] = losses([*words, *more, *fixed, *quiet], seeds)
             mean = statistics.mean(table[change])
             print(f"{name}: {change:<34}{mean:.4f}  {table[change]}", file=sys.stderr, flush=True)

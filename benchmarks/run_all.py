@@ -55,7 +55,9 @@ absolute figures hold for the machine named below only.
 def measured(script: str, smoke: bool) -> list[dict[str, Any]]:
     """The JSON lines of a script."""
     words = [sys.executable, str(HERE / f"{script}.py"), *(["--smoke"] if smoke else [])]
+    started = time.perf_counter()
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+    print(f"== {script}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     if done.returncode:
         raise SystemExit(f"{script} failed with exit code {done.returncode}")
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -75,7 +77,6 @@ def main() -> None:
     known = HERE / "results.json"
     results: dict[str, Any] = json.loads(known.read_text()) if known.exists() else {}
     for script in given.scripts or (OTHERS if given.more else TRAINING):
-        print(f"== {script}", file=sys.stderr, flush=True)
         if lines := measured(script, False):
             results[script] = {"date": time.strftime("%Y-%m-%d"), "lines": lines}
             known.write_text(json.dumps(results, indent=1) + "\n")

@@ -105,10 +105,10 @@ def cpu_threads() -> int:
 
 
 def set_threads(count: int) -> int:
-    """Use `count` CPU threads (0: every core this process may use) and return how many that is."""
+    """Use `count` CPU threads (0: as `cpu_threads` says) and return how many that is."""
     import torch
 
-    threads = count or usable_cores()
+    threads = count or cpu_threads()
     torch.set_num_threads(threads)
     return threads
 

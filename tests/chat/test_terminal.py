@@ -32,7 +32,7 @@ class Terminal:
         self.until("ready>")
 
     def _run(self, *words: str) -> str:
-        done = subprocess.run([*self._tmux, *words], capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run([*self._tmux, *words], capture_output=True, text=True, timeout=240, check=True)
         return done.stdout
 
     def screen(self) -> str:
@@ -59,7 +59,7 @@ class Terminal:
 
     def close(self) -> None:
         """End this server, and with it what runs in it."""
-        subprocess.run([*self._tmux, "kill-server"], capture_output=True, timeout=20)
+        subprocess.run([*self._tmux, "kill-server"], capture_output=True, timeout=240)
 
 
 @pytest.fixture

@@ -397,7 +397,7 @@ def test_a_config_that_asks_for_the_world_costs_neither_time_nor_memory(
 ) -> None:
     rewrite_meta(unsealed(whole), **change)
     done = subprocess.run(
-        [sys.executable, "-c", HUGE, str(whole), stage], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", HUGE, str(whole), stage], capture_output=True, text=True, check=True, timeout=240
     )
     seconds, megabytes, torch_loaded, error = done.stdout.split("\n", 3)
     assert float(seconds) < 5

@@ -35,7 +35,7 @@ raise SystemExit(code)
 def probe(folder: Path, stage: str, *words: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     result = subprocess.run(
         [sys.executable, "-c", PROBE, stage, *words],
-        capture_output=True, text=True, timeout=30, cwd=folder,
+        capture_output=True, text=True, timeout=240, cwd=folder,
         env=os.environ | {"SECRET_OF_TEST": SECRET, "COLUMNS": "200"},
     )  # fmt: skip
     tail = [line for line in result.stdout.splitlines() if line.startswith("IMPORTED")]
@@ -256,7 +256,7 @@ def test_no_secret_of_the_environment_is_in_any_file_of_a_run(tmp_path: Path) ->
     names = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "PASSWORD")
     done = subprocess.run(
         [sys.executable, "-m", "microgpt.train", *words],
-        capture_output=True, timeout=60, cwd=tmp_path,
+        capture_output=True, timeout=300, cwd=tmp_path,
         env=os.environ | dict.fromkeys(names, SECRET) | {"MICROGPT_CACHE_DIR": str(tmp_path / "cache")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()[-2000:]

@@ -23,7 +23,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def stage(name: str, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", f"microgpt.{name}", *words],
-        capture_output=True, text=True, timeout=20, cwd=cwd, env=os.environ | {"COLUMNS": "200"},
+        capture_output=True, text=True, timeout=240, cwd=cwd, env=os.environ | {"COLUMNS": "200"},
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ DAY = "outputs/2026-01-02"
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guesses of time are for two cores, whatever machine the pictures are compared on."""
-    monkeypatch.setattr("microgpt.training.estimate.usable_cores", lambda: 2)
+    monkeypatch.setattr("microgpt.config.auto.cpu_threads", lambda: 2)
 
 
 def saying(tokenizer: Tokenizer, first: int, ids: list[int]) -> GPT:

@@ -41,7 +41,7 @@ class Terminal:
         self.until("ready>")
 
     def _run(self, *words: str) -> str:
-        done = subprocess.run([*self._tmux, *words], capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run([*self._tmux, *words], capture_output=True, text=True, timeout=240, check=True)
         return done.stdout
 
     def screen(self, *more: str) -> str:
@@ -77,7 +77,7 @@ class Terminal:
 
     def close(self) -> None:
         """End this server, and with it what runs in it."""
-        subprocess.run([*self._tmux, "kill-server"], capture_output=True, timeout=20)
+        subprocess.run([*self._tmux, "kill-server"], capture_output=True, timeout=240)
 
 
 @pytest.fixture
@@ -156,10 +156,10 @@ def test_without_colour_or_unicode(terminal: Terminal, runs: Path) -> None:
 
 def test_without_a_terminal_it_says_so(runs: Path) -> None:
     words = [sys.executable, "-m", "microgpt.cli", "hub"]
-    done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=240, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: the hub needs a terminal")
     for more in (["--tab", "x"], ["--theme", "x"]):
-        done = subprocess.run([*words, *more], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([*words, *more], capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 2
         assert "there is no such" in done.stderr

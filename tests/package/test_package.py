@@ -89,7 +89,7 @@ def test_the_installed_wheel_trains_in_an_empty_folder(python: Path, tmp_path: P
     assert (tmp_path / "outputs" / "latest" / "checkpoints" / "step-000002" / "MANIFEST.json").exists()
     assert {p.name for p in tmp_path.iterdir()} == {"mlruns", "outputs"}
     command = subprocess.run(
-        [python.with_name("microgpt"), "runs"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+        [python.with_name("microgpt"), "runs"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240
     )
     assert "FINISHED" in command.stdout
 
@@ -97,7 +97,7 @@ def test_the_installed_wheel_trains_in_an_empty_folder(python: Path, tmp_path: P
 @pytest.mark.parametrize("module", ["microgpt.cli", "microgpt.train", "microgpt.validate", "microgpt.pipeline"])
 def test_the_import_of_a_command_is_lean(module: str) -> None:
     code = f"import sys, {module}; print(*[m for m in {HEAVY!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
 

@@ -214,7 +214,7 @@ def test_each_loss_reaches_a_pipe_when_its_step_is_done(tmp_path: Path, environm
 def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path: Path, environment: dict[str, str]) -> None:
     process = started(tmp_path, environment)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 130
     assert re.fullmatch(r"stopped - .+\n", errors)
 
@@ -224,7 +224,7 @@ def test_a_reader_that_leaves_ends_it_quietly(tmp_path: Path, environment: dict[
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()  # as `| head` does
-    assert process.wait(timeout=20) == 141
+    assert process.wait(timeout=240) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
 
@@ -261,7 +261,7 @@ def on_a_terminal(tmp_path: Path, environment: dict[str, str], *, log: bool) -> 
                 break
             seen += chunk
         os.close(ours)
-        code = process.wait(timeout=60)
+        code = process.wait(timeout=240)
         file.seek(0)
         return code, seen.decode(), file.read()
 

@@ -52,5 +52,5 @@ def test_importing_prints_nothing_loads_nothing_heavy_and_leaves_randomness_alon
         "heavy = {'numpy', 'torch', 'rich', 'urllib.request'} & (set(sys.modules) - before)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -145,7 +145,7 @@ def test_an_extended_run_goes_on_without_a_jump_in_learning_rate(unbroken: Path,
 @pytest.mark.slow
 def test_resuming_with_other_settings_is_refused_naming_all(unbroken: Path, tmp_path: Path) -> None:
     words = [f"resume={unbroken}", "model.n_embd=32", "optimizer.learning_rate=0.1"]
-    done = subprocess.run(command(tmp_path, *words), capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run(command(tmp_path, *words), capture_output=True, text=True, cwd=tmp_path, timeout=240)
     assert done.returncode == 4
     assert "model.n_embd" in done.stderr
     assert "optimizer.learning_rate" in done.stderr
@@ -155,7 +155,7 @@ def test_resuming_with_other_settings_is_refused_naming_all(unbroken: Path, tmp_
 @pytest.mark.slow
 def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(
-        command(tmp_path, "resume=latest"), capture_output=True, text=True, cwd=tmp_path, timeout=60
+        command(tmp_path, "resume=latest"), capture_output=True, text=True, cwd=tmp_path, timeout=240
     )
     assert done.returncode == 4
     assert not (tmp_path / "outputs").exists()
@@ -171,7 +171,7 @@ def test_resuming_on_changed_data_is_refused(tmp_path: Path) -> None:
     subprocess.run(command(folder, *words), check=True, capture_output=True, cwd=tmp_path, timeout=120)
     data.write_text("something else\n" * 3 + "and more\n" * 4)
     words = [f"resume={folder}", "trainer.additional_steps=5"]
-    done = subprocess.run(command(folder, *words), capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run(command(folder, *words), capture_output=True, text=True, cwd=tmp_path, timeout=240)
     assert done.returncode == 3
     assert "changed" in done.stderr
 
@@ -189,13 +189,13 @@ def test_a_second_run_in_one_folder_is_refused(tmp_path: Path) -> None:
         while not steps_logged(folder):
             time.sleep(0.02)
             assert first.poll() is None
-        done = subprocess.run(command(folder), capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        done = subprocess.run(command(folder), capture_output=True, text=True, cwd=tmp_path, timeout=240)
         assert done.returncode == 7
         assert f"pid {first.pid}" in done.stderr
         assert os.uname().nodename in done.stderr
     finally:
         first.kill()
         first.wait()
-    done = subprocess.run(command(folder), capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run(command(folder), capture_output=True, text=True, cwd=tmp_path, timeout=240)
     assert done.returncode == 2, "the dead run's lock is free, but its results are not written over"
     assert "resume=" in done.stderr

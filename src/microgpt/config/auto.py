@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from microgpt.config.schema import TrainConfig
+from microgpt.runtime import cpu_threads
 
 TOKENS_A_BATCH = 4096
 EVALUATIONS = 20
@@ -16,6 +17,7 @@ EVAL_SHARE = 0.3  # a validation token costs a third of a training token: 0.3 of
 EVAL_FLOPS = 50_000_000_000  # validations of fewer operations, all together, are done in a second: none is spared
 EVAL_BATCHES = 8  # fewer say little: a short run has fewer validations rather than smaller ones
 CALL_FLOPS = 2e8  # a training_step of fewer operations is mostly overhead
+THREAD_FLOPS = 1e8  # of a micro-batch: less than this for each thread costs more to hand out than it saves
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ def vocabulary(configured: int | None, text_bytes: int) -> int:
     if configured is not None:
         return configured
     return max(512, min(4096, text_bytes // 64 // 64 * 64))
+
+
+def threads(configured: int, micro_batch_flops: float) -> int:
+    """CPU threads for a micro-batch of so many operations: as configured, or as many as it keeps busy."""
+    return configured or int(max(1, min(cpu_threads(), micro_batch_flops // THREAD_FLOPS)))
 
 
 def resolved_shape(config: TrainConfig, train_tokens: int) -> TrainConfig:
@@ -80,6 +87,7 @@ def resolved(config: TrainConfig, facts: Facts) -> TrainConfig:
         cheap = EVAL_FLOPS * 3 // max(1, facts.flops_per_token) // c.model.block_size // rows // validations
         affordable = max(EVAL_BATCHES, cheap, int(EVAL_SHARE * interval * c.trainer.accumulate))
         c.trainer.eval_batches = 0 if affordable * rows >= facts.val_rows else affordable
+    c.device.threads = threads(c.device.threads, facts.flops_per_token * rows * c.model.block_size)
     if c.trainer.steps_per_call is None:
         step = facts.flops_per_token * tokens_a_step
         c.trainer.steps_per_call = int(min(50, max(1, CALL_FLOPS // max(1, step))))

@@ -232,7 +232,9 @@ class DeviceConfig:
         "auto", "number format of the arithmetic (auto: bf16 on cuda, else f32)",
         choices=("auto", "f32", "bf16", "f16"),
     )  # fmt: skip
-    threads: int = setting(0, "CPU threads (0: all cores)", ge=0, le=1024)
+    threads: int = setting(
+        0, "CPU threads (0: OMP_NUM_THREADS or all cores, fewer where a batch is too small for them)", ge=0, le=1024
+    )
     compile: str = setting(
         "auto",
         "torch.compile (auto: when the run is long enough to pay for it)",

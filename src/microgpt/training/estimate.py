@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from microgpt.config.auto import resolved_shape, vocabulary
+from microgpt.config.auto import resolved_shape, threads, vocabulary
 from microgpt.config.schema import ModelConfig, TrainConfig
 from microgpt.model.shapes import mlp_width, parameter_shapes
-from microgpt.runtime import usable_cores
 
 CORE_FLOPS, GPU_FLOPS = 4e10, 2e13  # what a core or a GPU sustains in training where nothing was measured
 STEP_S = 0.002  # of every step, whatever its size
@@ -99,7 +98,8 @@ def estimate(
     flops = flops_per_token(c.model, vocab_size)
     steps = c.trainer.max_steps or 0
     tokens = steps * (c.data.batch_size or 1) * c.trainer.accumulate * c.model.block_size
-    rate = flops_per_s or (GPU_FLOPS if gpu else CORE_FLOPS * (c.device.threads or usable_cores()))
+    batch = flops * (c.data.batch_size or 1) * c.model.block_size
+    rate = flops_per_s or (GPU_FLOPS if gpu else CORE_FLOPS * threads(c.device.threads, batch))
     return Estimate(
         parameters,
         vocab_size,

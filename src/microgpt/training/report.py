@@ -69,7 +69,7 @@ def start_table(
         (
             "training",
             f"{steps:,} steps of {tokens:,} tokens ({steps * tokens / max(1, train['positions']):.1f} epochs), "
-            f"{config.optimizer.name}; on {device} in {precision}, {config.device.threads} threads",
+            f"{config.optimizer.name}; on {device} in {precision}, threads: {config.device.threads}",
         ),
         ("estimate", f"about {human_seconds(plan.seconds)}"),
         ("compiled", f"{'yes' if plan.compiled else 'no'}: {plan.why}"),

@@ -59,12 +59,12 @@ def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtim
 
     device = runtime.choose_device(config.device.name)
     precision = runtime.choose_precision(config.device.precision, device)
-    config.device.threads = runtime.set_threads(config.device.threads)
     config = resolved_shape(config, prepared.facts["train"]["positions"])
     torch.manual_seed(config.seed)  # dropout draws from it; a resumed run restores its state
     model = _model(config, prepared.tokenizer, parent)
     val_rows = sum(b.rows.per_epoch for b in prepared.val_batches(config.data, config.model.block_size, 1))
     config = resolved(config, Facts(val_rows, model.flops_per_token(), prepared.facts["train"]["positions"]))
+    runtime.set_threads(config.device.threads)
     schedule, note = _schedule(config, start)
     plan = planned(model.flops_per_token(), config, schedule.end, device)
     config.device.compile = "on" if plan.compiled else "off"
