@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Static
 
 from microgpt.checkpoints.folder import checkpoints_in
 from microgpt.hub.app import HubApp
-from microgpt.hub.dialogs import Page
+from microgpt.hub.dialogs import Ask, Choose, Page
 from microgpt.runs.find import all_runs
 from microgpt.runs.folder import read_run
 
@@ -46,6 +47,20 @@ def status() -> str:
     return runs[-1].status if runs else ""
 
 
+async def page(pilot: Pilot[Any], hub: HubApp, title: str) -> str:
+    """What a page over the tabs says, once it is there; its title is as expected."""
+
+    def there() -> bool:
+        return isinstance(hub.screen, Page) and any(box.border_title for box in hub.screen.query("#box"))
+
+    await until(pilot, there, title)
+    text = str(hub.screen.query(Static).last().render())
+    assert hub.screen.query_one("#box").border_title == title, text
+    await pilot.press("escape")
+    await until(pilot, lambda: not isinstance(hub.screen, Page), "the page is closed")
+    return text
+
+
 @pytest.mark.asyncio
 async def test_from_the_form_to_a_conversation(place: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -54,7 +69,7 @@ async def test_from_the_form_to_a_conversation(place: Path, hub: Hub, monkeypatc
         await pilot.pause()
         await pilot.app.workers.wait_for_complete()
         pane: Any = first.pane("train")
-        pane.form.chosen |= {"data": "names", "tokenizer": "char", "model": "micro", "tracking": "off"}
+        pane.form.chosen |= {"data": "names", "tokenizer": "char", "model": "micro", "tracking": "mlflow"}
         for key, value in FIELDS.items():
             pane.form.set(key, value)
         pane.recompose_config()
@@ -95,9 +110,22 @@ async def test_from_the_form_to_a_conversation(place: Path, hub: Hub, monkeypatc
         await until(pilot, lambda: run.status == "KILLED" and not second.launcher.children, "stopped by a signal")
 
         await pilot.press("E")
-        await until(pilot, lambda: isinstance(second.screen, Page), "evaluated")
-        assert second.screen.query_one("#box").border_title == "evaluate: done"
-        await pilot.press("escape", "F")
+        await page(pilot, second, "evaluate: done")
+        await pilot.press("X")
+        await until(pilot, lambda: isinstance(second.screen, Choose), "the formats")
+        await pilot.press("down", "enter")
+        await page(pilot, second, "export: done")
+        assert any(path.stat().st_size for path in Path("outputs").rglob("*f16*/weights.safetensors"))
+        await pilot.press("f5")
+        models: Any = second.pane("models")
+        await until(pilot, lambda: bool(models.rows), "its checkpoints are listed")
+        await pilot.press("a")
+        await until(pilot, lambda: isinstance(second.screen, Ask), "the alias")
+        await pilot.press("enter")
+        assert "models:/microgpt@best" in await page(pilot, second, "export: done")
+        await pilot.press("f4")
+        await pilot.pause(0.3)
+        await pilot.press("F")
         await until(pilot, lambda: len(all_runs()) == 2, "trained again from its record")
         again = all_runs()[-1]
         assert read_run(again.path)["from_run"] == str(run.path)
