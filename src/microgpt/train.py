@@ -17,16 +17,22 @@ if TYPE_CHECKING:
 def run_train(config: TrainConfig, overrides: list[str], output: Path) -> None:
     """The stage."""
     from microgpt.files import FolderLock, remove_leftovers
-    from microgpt.runs.folder import FAILED, FINISHED, KILLED, RunFolder
+    from microgpt.runs.folder import FAILED, KILLED, RunFolder
     from microgpt.runs.start import started
+    from microgpt.sweeps.trial import claim, heeding, start_over
     from microgpt.tracking.start import start_feeder, tracking_uri
 
     tracking_uri(config.tracking)  # a mistake in it is told before anything is made
+    trial = claim(config, output)
     start = started(config, overrides, Path(os.path.relpath(output)))
     config = start.config
+    if trial is not None and trial.quiet:
+        config.tracking.progress = False
     folder = RunFolder(start.folder)
     lock = FolderLock(start.folder)
-    if start.checkpoint is None and (start.folder / "metrics.jsonl").exists():
+    if start.checkpoint is None and trial is not None:
+        start_over(start.folder)
+    elif start.checkpoint is None and (start.folder / "metrics.jsonl").exists():
         from microgpt.errors import UsageError
 
         raise UsageError(
@@ -38,19 +44,20 @@ def run_train(config: TrainConfig, overrides: list[str], output: Path) -> None:
     status = FAILED
     feeder: Any = None
     try:
-        with runtime.StopSignals().installed() as signals:
+        with runtime.StopSignals().installed() as signals, heeding(trial, output, signals):
             facts: dict[str, Any] = {"stage": "train", "status": "RUNNING", "pid": os.getpid()}
             if start.checkpoint is None:
                 facts["started"] = runtime.now_iso()
                 facts["overrides"] = overrides
                 facts["from_run"] = config.from_run
-            folder.update(**facts, sweep=os.environ.get("MICROGPT_SWEEP", ""))
+            if trial is not None:
+                facts |= {"sweep": trial.parent, "swept": trial.swept}
+            folder.update(**facts)
             if config.tracking.kind != "off":
                 feeder = start_feeder(start.folder, config.tracking)
             from microgpt.training.run import train
 
-            train(start, overrides, folder, signals)
-            status = FINISHED
+            status = train(start, overrides, folder, signals)
     except BaseException as error:
         from microgpt.errors import Stopped
 
@@ -69,47 +76,7 @@ def run_train(config: TrainConfig, overrides: list[str], output: Path) -> None:
 def main() -> int:
     """Entry point."""
     runtime.prepare_process()
-    if {"-m", "--multirun"} & set(sys.argv):
-        return _sweep()
     return stage_main("train", run_train)
-
-
-def _sweep() -> int:
-    """A sweep: its trials stand under one MLflow run, which is made here and known to them by the environment."""
-    from microgpt.config.schema import TrackingConfig
-    from microgpt.tracking.start import PARENT, end_parent, start_parent
-
-    given = dict(w.split("=", 1) for w in sys.argv[1:] if "=" in w)
-    tracking = TrackingConfig(
-        uri=given.get("tracking.uri", ""), experiment=given.get("tracking.experiment", "microgpt")
-    )
-    tracked = given.get("tracking", "") != "off" and given.get("tracking.kind", "") != "off"
-    if not tracked or PARENT in os.environ or not _starts(sys.argv[1:]):
-        return stage_main("train", run_train)
-    parent = start_parent("sweep " + runtime.now_iso()[:19].replace("T", " "), "sweep", tracking)
-    os.environ[PARENT] = parent
-    os.environ["MICROGPT_SWEEP"] = parent
-    code = stage_main("train", run_train)
-    if parent:
-        end_parent(parent, {0: "FINISHED", 130: "KILLED", 143: "KILLED"}.get(code, "FAILED"), tracking)
-    return code
-
-
-def _starts(words: list[str]) -> bool:
-    """Whether a command line trains: it asks for no help and has no mistake, which `stage_main` would report."""
-    from microgpt.config.compose import check_arguments
-    from microgpt.config.scan import split_arguments
-    from microgpt.errors import UsageError
-
-    if {"--help", "-h", "--version"} & set(words):
-        return False
-    try:
-        overrides, flags = split_arguments([w for w in words if w != "--debug"])
-        folders = [flags[i + 1] for i, f in enumerate(flags[:-1]) if f in ("--config-dir", "-cd")]
-        check_arguments(overrides, "train", Path(folders[0]) if folders else None)
-    except UsageError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from microgpt import errors
+from microgpt import errors, runtime
 from microgpt.config.compose import check_arguments, from_hydra, hydra_mistake, register
 from microgpt.config.scan import split_arguments
 from microgpt.config.schema import STAGES
@@ -92,17 +93,27 @@ def _stage(stage: str, run: Stage) -> None:
     if not OmegaConf.has_resolver("run_folder"):
         OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True)
 
-    def task(composed: DictConfig) -> None:
+    home = os.getpid()
+
+    def task(composed: DictConfig) -> int:
         state = HydraConfig.get()
+        elsewhere = os.getpid() != home  # a launcher's worker: it returns its exit code, and lives on
+        if elsewhere:
+            runtime.prepare_process()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # between trials: the sweep hears it, and tells the workers
         try:
             run(from_hydra(stage, composed), list(state.overrides.task), Path(state.runtime.output_dir))
         except SystemExit:  # of a stage in a process of its own, which has said what is wrong
             raise
         except BaseException as error:
             code = errors.report(error)
+            if elsewhere:
+                return code
             if not multirun or isinstance(error, (errors.Stopped, KeyboardInterrupt)):
                 raise SystemExit(code) from None
             failures.append(code)  # the rest of the sweep goes on
+            return code
+        return errors.OK
 
     # Hydra prints its complaints and exits with 1; with this variable it raises them, and we print one line.
     wanted = os.environ.get("HYDRA_FULL_ERROR")

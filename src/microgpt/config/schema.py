@@ -275,6 +275,38 @@ class SamplingConfig:
     seed: int = setting(42, "seed of sampling", ge=0, le=2**63 - 1)
 
 
+@dataclass
+class SweepConfig:
+    """How `-m` chooses its trials. One run alone pays no heed to it."""
+
+    kind: str = setting(
+        "grid",
+        "every combination of the values, or trials that Optuna chooses to lower the validation loss",
+        choices=("grid", "optuna"),
+    )
+    trials: int = setting(20, "with optuna: trials of the whole sweep", unit="trials", ge=1, le=100_000)
+    sampler: str = setting("tpe", "with optuna: how values are chosen", choices=("tpe", "random"))
+    seed: int = setting(42, "with optuna: seed of the sampler", ge=0, le=2**31 - 1)
+    startup_trials: int = setting(
+        5, "with optuna: trials that are drawn at random and end unpruned, before earlier ones are looked at",
+        unit="trials", ge=0, le=100_000,
+    )  # fmt: skip
+    pruner: str = setting(
+        "median",
+        "with optuna: which trials end before their last step; median: those above the median of the trials before "
+        "them at the same step; halving: those outside the best quarter at 1, 4, 16, ... times the first steps",
+        choices=("median", "halving", "none"),
+    )
+    prune_after: int = setting(0, "with optuna: no trial is pruned before this step", unit="steps", ge=0, le=10**9)
+    parallel: int | None = setting(
+        None,
+        "with optuna: trials chosen at a time (auto: hydra.launcher.n_jobs where it is given, else 1)",
+        unit="trials",
+        ge=1,
+        le=10_000,
+    )
+
+
 NAME_HELP = "name of the run: letters, digits, '.', '_' and '-' (auto: data and model)"
 
 
@@ -299,6 +331,7 @@ class TrainConfig:
     device: DeviceConfig = field(default_factory=DeviceConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
 @dataclass

@@ -22,6 +22,8 @@ from microgpt.errors import ModelError, printable
 from microgpt.runtime import now_iso
 
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
+#: of a trial that its sweep found not worth going on with: it ended as it should
+PRUNED = "PRUNED"
 CONFIG, RUN, METRICS, SAMPLES, LOG = "config.yaml", "run.json", "metrics.jsonl", "samples.jsonl", "train.log"
 EVAL_COLUMNS = (
     "timestamp", "step", "train_loss", "val_loss", "best_val", "generalization_gap", "improved", "patience_used",

@@ -15,7 +15,7 @@ from microgpt.config.main import run_folder
 from microgpt.config.schema import TrainConfig
 from microgpt.errors import ModelError
 from microgpt.runs.find import Run, all_runs, find_run
-from microgpt.runs.folder import FINISHED, read_config
+from microgpt.runs.folder import FINISHED, PRUNED, read_config
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def started(config: TrainConfig, overrides: list[str], folder: Path) -> Start:
         return Start(config, folder, None, None)
     reference = config.resume
     if reference == "auto":
-        runs = [r for r in all_runs() if checkpoints_in(r.path / "checkpoints") and r.status != FINISHED]
+        done = (FINISHED, PRUNED)
+        runs = [r for r in all_runs() if checkpoints_in(r.path / "checkpoints") and r.status not in done]
         if not runs:
             print("note: resume=auto found no unfinished run; starting a fresh one", file=sys.stderr)
             stamp = runtime.now_iso()[:19].replace("T", "/").replace(":", "-")

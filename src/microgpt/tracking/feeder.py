@@ -22,7 +22,17 @@ from microgpt import files
 from microgpt.errors import ModelError
 from microgpt.runs.curves import PICTURE, loss_figure
 from microgpt.runs.find import MLFLOW
-from microgpt.runs.folder import KILLED, METRICS, RUNNING, SAMPLES, read_config, read_lines, read_run
+from microgpt.runs.folder import (
+    FINISHED,
+    KILLED,
+    METRICS,
+    PRUNED,
+    RUNNING,
+    SAMPLES,
+    read_config,
+    read_lines,
+    read_run,
+)
 from microgpt.runtime import quiet_libraries
 from microgpt.tracking.stale import FOLDER, LOCK, mend, owner_tags, send_rest
 from microgpt.tracking.start import PARENT
@@ -204,7 +214,9 @@ class RunFeeder:
             path = f"samples-{read_run(self.folder).get('steps', 0)}.json"  # log_table appends: one file an end
             self.client.log_table(self.run_id, table, path)
         self._plot()
-        self.client.set_terminated(self.run_id, status)
+        if status == PRUNED:  # MLflow has no such status; it ended as its sweep meant it to
+            self.client.set_tag(self.run_id, "microgpt.pruned", "true")
+        self.client.set_terminated(self.run_id, FINISHED if status == PRUNED else status)
 
     def _plot(self) -> None:
         figure = loss_figure(self.folder)

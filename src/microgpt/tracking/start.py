@@ -81,9 +81,17 @@ def start_feeder(folder: Path, tracking: TrackingConfig) -> Feeder:
     return Feeder(process, folder, EXIT_SECONDS[_where(tracking)])
 
 
-def start_parent(name: str, kind: str, tracking: TrackingConfig) -> str:
-    """Make the parent run of a sweep or pipeline and return its id, or nothing where MLflow is not to be had."""
-    return _parent(tracking, "start", name, kind)
+def start_parent(name: str, kind: str, tracking: TrackingConfig, known: str = "") -> str:
+    """Make the parent run of a sweep or pipeline and return its id, or nothing where MLflow is not to be had.
+
+    With the id of one that is `known` from an earlier start, that one goes on if it is still there.
+    """
+    return _parent(tracking, "start", name, kind, *([known] if known else []))
+
+
+def log_to_parent(run_id: str, paths: list[Path], tracking: TrackingConfig) -> None:
+    """Keep files with a parent run."""
+    _parent(tracking, "log", run_id, *map(str, paths))
 
 
 def end_parent(run_id: str, status: str, tracking: TrackingConfig) -> None:

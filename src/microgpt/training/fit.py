@@ -19,6 +19,7 @@ from microgpt.errors import ModelError, is_out_of_memory
 from microgpt.model.gpt import GPT
 from microgpt.runs.folder import RunFolder
 from microgpt.runtime import StopSignals, quiet_libraries
+from microgpt.sweeps.study import reporter_of
 from microgpt.training.checkpoint_io import FolderCheckpointIO
 from microgpt.training.compiling import compiled_loss
 from microgpt.training.memory import out_of_memory
@@ -26,6 +27,7 @@ from microgpt.training.metrics import Metrics, measured_peak_flops
 from microgpt.training.module import GPTModule
 from microgpt.training.profile import Phases, write
 from microgpt.training.progress import ProgressBar
+from microgpt.training.pruning import Pruning
 from microgpt.training.samples import Samples
 from microgpt.training.saving import Saving
 from microgpt.training.schedule import Schedule
@@ -77,12 +79,14 @@ class Fitted:
         module: the trained module.
         seconds: from the first batch to the end, with validations, samples and checkpoints.
         stopped_early: whether early stopping ended it.
+        pruned: whether its sweep did.
         profile: phase, seconds and percent of the time, with trainer.profile.
     """
 
     module: GPTModule
     seconds: float
     stopped_early: bool
+    pruned: bool
     profile: list[tuple[str, float, float]]
 
 
@@ -158,7 +162,10 @@ def fit(
         metrics,
         bool(trainer_config.additional_steps),
     )
-    callbacks += [metrics, samples, ProgressBar(metrics, config.tracking.progress), saving]
+    callbacks += [metrics, samples, ProgressBar(metrics, config.tracking.progress)]
+    reporter = reporter_of(folder.path, config.sweep, trainer_config.eval_interval or 1)
+    pruning = None if reporter is None else Pruning(reporter)
+    callbacks += [saving] if pruning is None else [pruning, saving]
     quiet_libraries()  # again: Lightning has made its loggers louder while it was imported
     module.profiler = profiler = Phases(device) if trainer_config.profile else None
     accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device]
@@ -203,7 +210,8 @@ def fit(
     if profiler is not None:
         profile = write(folder.path, profiler.end())
         folder.log_metrics(module.steps_done, {f"profile/{name}_pct": share for name, _, share in profile})
-    return Fitted(module, seconds, module.steps_done < module.schedule.end, profile)
+    pruned = pruning is not None and pruning.pruned
+    return Fitted(module, seconds, module.steps_done < module.schedule.end and not pruned, pruned, profile)
 
 
 def unfit(checkpoint: Path, error: Exception) -> ModelError:

@@ -98,6 +98,7 @@ def end_table(folder: Path, fitted: Fitted, tokenizer: Tokenizer, samples: list[
         CONSOLE.print("  " + escape(printable(text)) if text else "  [dim](empty)[/dim]", highlight=False)
     CONSOLE.print()
     early = " (stopped early: the validation loss no longer fell)" if fitted.stopped_early else ""
+    early = early or (" (pruned: the sweep has better trials)" if fitted.pruned else "")
     _table(
         "",
         [

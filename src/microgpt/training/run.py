@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from microgpt.config.schema import TokenizerConfig, TrainConfig
 from microgpt.data.mixture import Prepared, content_fingerprint, prepare_all
 from microgpt.errors import DataError, ModelError, Stopped, UsageError
 from microgpt.runs.find import model_path, point_latest
-from microgpt.runs.folder import SAMPLES, RunFolder, provenance, read_run
+from microgpt.runs.folder import FINISHED, PRUNED, SAMPLES, RunFolder, provenance, read_run
 from microgpt.runs.start import Start
 from microgpt.tokenizer.base import Tokenizer
 from microgpt.tokenizer.load import load_tokenizer
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from microgpt.training.schedule import Schedule
 
 
-def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtime.StopSignals) -> None:
+def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtime.StopSignals) -> str:
     """Train, score and sample.
 
     Args:
@@ -41,6 +40,9 @@ def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtim
         overrides: what the user typed.
         folder: the run's, locked.
         signals: installed.
+
+    Returns:
+        The status to end with: finished, or pruned by the sweep that the run is a trial of.
 
     Raises:
         MicrogptError: whatever goes wrong, with its exit code.
@@ -101,6 +103,7 @@ def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtim
     opened, samples = _finish(config, folder, fitted)
     if config.tracking.progress:
         end_table(folder.path, fitted, opened.tokenizer, samples, config.tracking.kind)
+    return PRUNED if fitted.pruned else FINISHED
 
 
 def _parent_model(config: TrainConfig, overrides: list[str]) -> ModelFolder:
@@ -210,10 +213,8 @@ def _schedule(config: TrainConfig, start: Start) -> tuple[Schedule, str]:
 
 def run_name(config: TrainConfig, path: Path) -> str:
     """What a run is called: as configured, or by its folder; a trial of a sweep by what was swept."""
-    if config.name or not os.environ.get("MICROGPT_SWEEP"):
-        return config.name or path.name
-    swept = [str(w) for w in read_run(path).get("overrides", [])]
-    return f"{path.name} {' '.join(swept)}"[:250]
+    swept = [str(word) for word in read_run(path).get("swept", [])]
+    return config.name or f"{path.name} {' '.join(swept)}".strip()[:250]
 
 
 def _finish(config: TrainConfig, folder: RunFolder, fitted: Fitted) -> tuple[ModelFolder, list[str]]:
@@ -229,7 +230,8 @@ def _finish(config: TrainConfig, folder: RunFolder, fitted: Fitted) -> tuple[Mod
     folder.append(SAMPLES, json.dumps(line))
     best = {"best_val_loss": module.best.loss, "best_val_bpb": module.best.bpb, "best_step": module.best.step}
     facts: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in best.items()}
-    folder.log(f"finished: step {module.steps_done}, best validation loss {module.best.loss:.4f}")
+    how = "pruned" if fitted.pruned else "finished"
+    folder.log(f"{how}: step {module.steps_done}, best validation loss {module.best.loss:.4f}")
     folder.update(
         **facts,
         steps=module.steps_done,
