@@ -17,6 +17,7 @@ FLOORS = [
     {"pipeline"},
     {"validate", "train", "evaluate", "export.__main__"},
     {"training", "export"},
+    {"sweeps"},
     {"inference", "tracking"},
     {"runs", "checkpoints"},
     {"data", "model"},

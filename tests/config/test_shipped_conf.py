@@ -20,6 +20,7 @@ from microgpt.config.schema import (
     ModelConfig,
     OptimizerConfig,
     SamplingConfig,
+    SweepConfig,
     TokenizerConfig,
     TrackingConfig,
     TrainConfig,
@@ -38,6 +39,7 @@ GROUPS = {
     "device": DeviceConfig,
     "tracking": TrackingConfig,
     "sampling": SamplingConfig,
+    "sweep": SweepConfig,
 }
 OPTIONS = [(g, o) for g in (*GROUPS, "experiment") for o in options(g, [shipped_conf()])]
 LEAVES = {key: item for cls in STAGES.values() for key, item in settings(cls).items()}
@@ -62,7 +64,7 @@ def test_every_shipped_option_composes_to_typed_config(group: str, option: str) 
 def test_every_group_of_the_schema_has_its_folder_of_options() -> None:
     assert set(groups(TrainConfig)) == set(GROUPS)
     folders = {p.name for p in shipped_conf().iterdir() if p.is_dir()}
-    assert folders <= {*GROUPS, "experiment", "sweep"}, "a folder of conf/ that no stage reads"
+    assert folders <= {*GROUPS, "experiment"}, "a folder of conf/ that no stage reads"
     assert all(options(group, [shipped_conf()]) for group in GROUPS)
 
 
@@ -111,6 +113,17 @@ def test_tokenizer_kinds_in_config_are_those_in_code() -> None:
     assert set(options("tokenizer", [shipped_conf()])) == set(KINDS)
     with pytest.raises(UsageError, match="no such tokenizer"):
         make_tokenizer("words", 300, lambda: ["a"])
+
+
+def test_sweeps_in_config_are_those_in_code() -> None:
+    from microgpt.sweeps.drive import KINDS
+    from microgpt.sweeps.search import SAMPLERS
+    from microgpt.sweeps.study import PRUNERS
+
+    assert set(LEAVES["sweep.kind"].choices) == set(KINDS)
+    assert set(LEAVES["sweep.pruner"].choices) == set(PRUNERS)
+    assert set(LEAVES["sweep.sampler"].choices) == set(SAMPLERS)
+    assert {compose([f"sweep={option}"]).sweep.kind for option in options("sweep", [shipped_conf()])} == set(KINDS)
 
 
 def test_corpora_in_config_are_those_in_code() -> None:

@@ -61,14 +61,13 @@ python -m microgpt.train experiment=mine
 
 `--config-dir FOLDER` names one more folder. YAML of your own is read for danger before Hydra sees it: `_target_`,
 tags, aliases (`*name`) and environment variables (`${oc.env:...}`) are refused. Of Hydra's own keys only
-`hydra.run.dir`, `hydra.sweep.dir`, `hydra.sweep.subdir`, `hydra.verbose` and those of the launcher and sweeper can
-be set.
+`hydra.run.dir`, `hydra.sweep.dir`, `hydra.sweep.subdir`, `hydra.verbose` and those of the launcher can be set.
 
 ## Sweeps
 
 `-m` runs every combination of comma-separated values, one after another. A trial that fails is reported and the
 others go on. The runs lie in `outputs/<date>/<time>-sweep/0`, `1`, ..., and in MLflow under one parent run
-([tracking](tracking.md)).
+([tracking](tracking.md)). Several at a time, on other machines, chosen by Optuna, started again: [sweeps](sweeps.md).
 
 ```sh
 python -m microgpt.train -m experiment=names optimizer.learning_rate=0.01,0.003 trainer.max_steps=50

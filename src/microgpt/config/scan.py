@@ -19,8 +19,8 @@ from microgpt.errors import UsageError
 
 MAX_YAML_BYTES = 1_000_000
 HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.verbose")
-HYDRA_PREFIXES = ("hydra.launcher.", "hydra.sweeper.")
-HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper")
+HYDRA_PREFIXES = ("hydra.launcher.",)
+HYDRA_GROUPS = ("hydra/launcher",)
 FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i")
 FLAGS = (
     *FLAGS_WITH_VALUE,
@@ -85,8 +85,10 @@ def _check_override(word: str, cls: type, folders: list[Path]) -> str:
     if key.startswith("hydra"):
         if key in HYDRA_KEYS or key in HYDRA_GROUPS or key.startswith(HYDRA_PREFIXES):
             return ""
+        if key.startswith(("hydra/sweeper", "hydra.sweeper")):
+            return f"{key}: the sweeper is chosen by sweep=, and set by sweep.*"
         return f"{key}: of hydra's own keys only {', '.join((*HYDRA_KEYS, *HYDRA_GROUPS))} can be set"
-    group_choices = options(key, folders) if key in (*groups(cls), "experiment", "sweep") else []
+    group_choices = options(key, folders) if key in (*groups(cls), "experiment") else []
     if group_choices:
         if not re.fullmatch(r"[\w.,\- ]*", value) or value in ("", "null"):
             return ""  # a mapping or a sweep expression: Hydra parses it and build() checks what it gives
@@ -157,14 +159,13 @@ def _check_yaml(path: Path) -> str:
                 ("sweep", "dir"),
                 ("sweep", "subdir"),
                 ("launcher",),
-                ("sweeper",),
                 ("verbose",),
             )
             for first, value in own.items() if isinstance(own, dict) else [("", None)]:
                 names = [(first, second) for second in value] if isinstance(value, dict) else [(first,)]
                 if any(n[:1] not in allowed and n not in allowed for n in names or [(first,)]):
                     return (
-                        f"{path}: of hydra's own keys only {', '.join(HYDRA_KEYS)}, launcher and sweeper can be set"
+                        f"{path}: of hydra's own keys only {', '.join(HYDRA_KEYS)}, and launcher can be set"
                     )
     except UnicodeDecodeError as error:
         return f"{path}: not UTF-8 at byte {error.start}"

@@ -298,13 +298,10 @@ class SweepConfig:
         choices=("median", "halving", "none"),
     )
     prune_after: int = setting(0, "with optuna: no trial is pruned before this step", unit="steps", ge=0, le=10**9)
-    parallel: int | None = setting(
-        None,
-        "with optuna: trials chosen at a time (auto: hydra.launcher.n_jobs where it is given, else 1)",
-        unit="trials",
-        ge=1,
-        le=10_000,
-    )
+    parallel: int = setting(
+        0, "with optuna: trials chosen at a time (0: hydra.launcher.n_jobs where it is given, else 1)",
+        unit="trials", ge=0, le=10_000,
+    )  # fmt: skip
 
 
 NAME_HELP = "name of the run: letters, digits, '.', '_' and '-' (auto: data and model)"

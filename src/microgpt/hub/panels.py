@@ -87,7 +87,7 @@ def about(run: Watched | None, ink: Ink) -> Text:
         return text.append("no run is watched: s starts one, Runs lists what there is", ink.dim)
     facts: dict[str, Any] = run.facts
     text.append(f"{run.name}\n", ink.head)
-    good = {"RUNNING": ink.good, "FINISHED": ink.text}.get(run.status, ink.bad)
+    good = {"RUNNING": ink.good, "FINISHED": ink.text, "PRUNED": ink.text}.get(run.status, ink.bad)
     _row(text, ink, "status", run.status, good)
     if facts.get("error") and run.status != "FINISHED":
         _row(text, ink, "", printable(str(facts["error"])), ink.bad)

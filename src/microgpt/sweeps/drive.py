@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 import threading
 from collections.abc import Generator
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 RECORD = "sweep.json"
 DONE = (FINISHED, PRUNED)
+#: who chooses the trials, by the name in the config
+KINDS: dict[str, type[Grid] | type[Search]] = {"grid": Grid, "optuna": Search}
+#: the submitit launcher's files: what it exchanges with its workers, and what those have printed
+TRANSPORT = ".submitit"
 STOPS = {errors.SIGINT: "SIGINT", errors.SIGTERM: "SIGTERM"}
 LOOK_SECONDS = 0.5
 
@@ -93,7 +98,7 @@ class Sweep:
         self._composed: dict[tuple[str, ...], tuple[TrainConfig, DictConfig]] = {}
         plain = [w.input_line or "" for w in self.words if not w.is_sweep_override()]
         self.base = self.composed(plain)[0]  # what all trials have in common
-        self.searching = self.base.sweep.kind == "optuna"
+        self.searching = KINDS[self.base.sweep.kind] is Search
         self.grid = None if self.searching else Grid(self.words)
         self.space = space_of(self.words) if self.searching else {}
         for proposal in self.grid.proposals if self.grid else []:
@@ -270,6 +275,8 @@ class Sweep:
             done = sum(job.status in DONE for job in self.jobs)
             what = f"the sweep, by {stopped}, with {done} of {total} trials done"
             return errors.report(errors.Stopped(stopped, what, f"go on with {self.record['command']}"))
+        if not failed:
+            shutil.rmtree(self.folder / TRANSPORT, ignore_errors=True)
         if any(row.status in DONE for row in rows):
             compare(self.folder, self.base.tracking, str(self.record["parent"]))
         print(f"sweep folder     {self.folder}", file=sys.stderr)

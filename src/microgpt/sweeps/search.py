@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,19 @@ from microgpt.errors import UsageError
 from microgpt.runs.folder import FINISHED, KILLED, PRUNED
 from microgpt.sweeps.proposal import Outcome, Proposal
 from microgpt.sweeps.study import open_study
+
+
+#: by name: what makes a sampler of the number of random trials and a seed
+SAMPLERS: dict[str, Callable[[int, int], Any]] = {
+    "tpe": lambda random, seed: _samplers().TPESampler(n_startup_trials=random, seed=seed),
+    "random": lambda random, seed: _samplers().RandomSampler(seed=seed),
+}
+
+
+def _samplers() -> Any:
+    import optuna
+
+    return optuna.samplers
 
 
 def distribution(word: Any) -> Any:
@@ -109,18 +123,11 @@ class Search:
 
     def next(self) -> list[Proposal]:
         """The trials to run now; empty at the end."""
-        import optuna
-
         given, self._open = self._open[: self._parallel], self._open[self._parallel :]
         while len(given) < self._parallel and self._asked < self.total:
             # seeded by the trial's number: a sweep that is started again does not draw the same values again
             seed = (self._config.seed + 1_000_003 * self._asked) % 2**32
-            if self._config.sampler == "tpe":
-                self.study.sampler = optuna.samplers.TPESampler(
-                    n_startup_trials=self._config.startup_trials, multivariate=False, seed=seed
-                )
-            else:
-                self.study.sampler = optuna.samplers.RandomSampler(seed=seed)
+            self.study.sampler = SAMPLERS[self._config.sampler](self._config.startup_trials, seed)
             given.append(self._proposal(self.study.ask(self._space)))
             self._asked += 1
         return given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,18 @@ from microgpt.config.schema import SweepConfig
 from microgpt.sweeps.trial import STUDY, read_trial
 
 LOCK_SECONDS = 60
+#: by name: what makes a pruner of a sweep's config and the least steps of a trial
+PRUNERS: dict[str, Callable[[SweepConfig, int], Any]] = {
+    "median": lambda config, least: _pruners().MedianPruner(config.startup_trials, config.prune_after),
+    "halving": lambda config, least: _pruners().SuccessiveHalvingPruner(max(least, config.prune_after)),
+    "none": lambda config, least: _pruners().NopPruner(),
+}
+
+
+def _pruners() -> Any:
+    import optuna
+
+    return optuna.pruners
 
 
 def open_study(folder: Path, config: SweepConfig, min_steps: int = 1) -> Any:
@@ -30,11 +43,7 @@ def open_study(folder: Path, config: SweepConfig, min_steps: int = 1) -> Any:
     # several trials write at once: each waits for the others
     waits = {"connect_args": {"timeout": LOCK_SECONDS}}
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder / STUDY}", engine_kwargs=waits)
-    pruner: Any = {
-        "median": lambda: optuna.pruners.MedianPruner(config.startup_trials, config.prune_after),
-        "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=max(min_steps, config.prune_after)),
-        "none": optuna.pruners.NopPruner,
-    }[config.pruner]()
+    pruner = PRUNERS[config.pruner](config, min_steps)
     return optuna.create_study(
         study_name="sweep", storage=storage, pruner=pruner, direction="minimize", load_if_exists=True
     )
