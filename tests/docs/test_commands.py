@@ -35,7 +35,7 @@ SKIPPED = {
     r"(data|experiment)=(names32k|shakespeare|shakespeare_mini|dolly|oasst1)\b|--download": "downloads a data set",
     r"tokenizer=cl100k|experiment=(fast|coherent-fast|coherent-max)\b": "downloads the ranks of cl100k",
     r"resume=latest$": "needs a run that was interrupted; tests/training has one",
-    r"hydra/launcher=(submitit|ray)": "needs a cluster, or seconds to start one; tests/sweeps has both on one machine",
+    r"hydra/launcher=(submitit|ray)": "needs a cluster; tests/stages has both on one machine",
     r"SLOW": "is marked as slow on its page",
 }
 SMALL = {"model.n_layer": "1", "model.n_embd": "16", "model.block_size": "32", "trainer.max_steps": "4"}

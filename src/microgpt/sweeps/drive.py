@@ -263,7 +263,8 @@ class Sweep:
 
     def conclude(self, total: int) -> int:
         """Show the table and what comes next; the exit code of the sweep."""
-        rows = rows_of(self.folder)
+        lost = {job.trial.number for job in self.jobs if job.status == FAILED}  # also before it had a run.json
+        rows = [replace(row, status=FAILED) if row.number in lost else row for row in rows_of(self.folder)]
         if self.base.tracking.progress:
             show(rows)
         failed = [job.code for job in self.jobs if job.status == FAILED]

@@ -20,7 +20,6 @@ from microgpt.runs.folder import FINISHED, KILLED, PRUNED
 from microgpt.sweeps.proposal import Outcome, Proposal
 from microgpt.sweeps.study import open_study
 
-
 #: by name: what makes a sampler of the number of random trials and a seed
 SAMPLERS: dict[str, Callable[[int, int], Any]] = {
     "tpe": lambda random, seed: _samplers().TPESampler(n_startup_trials=random, seed=seed),
