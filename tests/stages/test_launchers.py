@@ -1,0 +1,98 @@
+"""Trials in other processes: by joblib, submitit and Ray, one MLflow parent above them, and none ends the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microgpt.runs.folder import RunFolder, read_run
+
+pytestmark = pytest.mark.slow
+
+PLACE = "hydra.sweep.dir=outputs/it"
+SHORT = ["trainer.max_steps=20", PLACE]
+#: diverges with the large rate and the large decay, and with no other two
+REST = [
+    *("optimizer=adamw", "optimizer.grad_clip=0", "optimizer.schedule=constant", "optimizer.warmup_steps=0"),
+    *("model.norm=layernorm", "optimizer.weight_decay=10", "optimizer.learning_rate=0.01,10"),
+]
+
+
+def pids(home: Path) -> set[int]:
+    return {int(read_run(path.parent)["pid"]) for path in home.glob("outputs/it/*/run.json")}
+
+
+def test_joblib_trains_two_at_a_time_below_one_parent_on_a_fresh_store(
+    warm_anywhere: Any, small: list[str], tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done = warm_anywhere("train", "-m", *small, *SHORT, *REST, *words, cwd=tmp_path, code=6)
+    found = {n: read_run(tmp_path / "outputs" / "it" / str(n)) for n in (0, 1)}
+    assert {n: facts["status"] for n, facts in found.items()} == {0: "FINISHED", 1: "FAILED"}
+    assert "1 trial of the sweep failed" in done.stderr
+    assert "run folder" not in done.stderr.partition("trials, best first")[0], "workers' tables are not mixed"
+    assert "trial 0 (optimizer.learning_rate=0.01): FINISHED, validation loss" in done.stderr
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    runs: list[Any] = client.search_runs([client.get_experiment_by_name("microgpt").experiment_id])
+    (parent,) = [r for r in runs if r.data.tags.get("microgpt.kind") == "sweep"]
+    trials = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert sorted(t.info.status for t in trials) == ["FAILED", "FINISHED"]
+    assert len({t.info.run_name for t in trials}) == 2
+    assert parent.info.status == "FAILED"
+
+    # again: the one that failed is tried again, below the same parent
+    warm_anywhere("train", "-m", *small, *SHORT, *REST, *words, cwd=tmp_path, code=6)
+    runs = client.search_runs([client.get_experiment_by_name("microgpt").experiment_id])
+    assert len(runs) == 3
+    assert read_run(tmp_path / "outputs" / "it" / "0")["ended"] == found[0]["ended"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["hydra/launcher=submitit_local"], ["hydra/launcher=ray", "hydra.launcher.num_cpus=2"]],
+    ids=lambda words: words[0],
+)
+def test_submitit_and_ray_run_each_trial_in_a_process_of_its_own(
+    warm: Any, small: list[str], tmp_path: Path, words: list[str]
+) -> None:
+    done = warm("train", "-m", *small, *SHORT, *words, "seed=1,2")
+    folders = sorted(p.parent for p in tmp_path.glob("outputs/it/*/run.json"))
+    assert [read_run(f)["status"] for f in folders] == ["FINISHED", "FINISHED"]
+    assert len(pids(tmp_path)) == 2
+    assert [json.loads((f / "trial.json").read_text())["swept"] for f in folders] == [["seed=1"], ["seed=2"]]
+    assert "2 trials, best first" in done.stderr
+    assert not (tmp_path / "outputs" / "it" / ".submitit").exists(), "what was exchanged with workers is gone"
+
+
+def test_eight_first_runs_at_once_make_one_store_and_lose_nothing(tmp_path: Path) -> None:
+    names = [f"run{number}" for number in range(8)]
+    for name in names:
+        folder = RunFolder(tmp_path / name)
+        folder.write_config({"name": name})
+        folder.update(stage="train", status="FINISHED", ready=True, name=name, started="")
+        folder.log_metrics(1, {"train/loss": 1.0})
+        folder.close()
+    environment = os.environ | {"MICROGPT_CACHE_DIR": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    words = [sys.executable, "-m", "microgpt.tracking.feeder"]
+    feeders = [
+        subprocess.Popen([*words, name], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        for name in names
+    ]
+    said = [feeder.communicate(timeout=500)[1] for feeder in feeders]
+    assert [feeder.returncode for feeder in feeders] == [0] * 8, said
+    assert sum("making the MLflow store" in words for words in said) == 1, "one made it, the others waited"
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    runs: list[Any] = client.search_runs([client.get_experiment_by_name("microgpt").experiment_id])
+    assert sorted(run.info.run_name for run in runs) == names
+    assert all(run.data.metrics == {"train/loss": 1.0} for run in runs)
