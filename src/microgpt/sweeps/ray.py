@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 #: what a trial takes over of the sweep's environment
 PASSED = ("MICROGPT_", "MLFLOW_", "HYDRA_", "OMP_", "HF_", "PYTHONPATH")
 
+STARTS = 3
+
 
 def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
     """Run the jobs, as many at a time as the resources allow.
@@ -53,12 +55,15 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
     passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
     handlers = {number: signal.getsignal(number) for number in StopSignals.NUMBERS}
     local: dict[str, Any] = {"num_cpus": launcher.num_cpus, "include_dashboard": False}
-    ray.init(
-        address=launcher.address or "local",
-        logging_level="error",
-        runtime_env={"env_vars": passed},
-        **({} if launcher.address else local),
-    )
+    given: dict[str, Any] = {"address": launcher.address} if launcher.address else {"address": "local", **local}
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(logging_level="error", runtime_env={"env_vars": passed}, **given)
+            break
+        except Exception as error:  # it gives itself 30 s to start, which a busy machine may not have
+            ray.shutdown()
+            if not left or "timed out" not in str(error):
+                raise
     for number, handler in handlers.items():
         signal.signal(number, handler)  # Ray has put its own there
     try:
