@@ -35,7 +35,7 @@ def trial(home: Path, number: int) -> Path:
 def test_a_stopped_sweep_goes_on_in_place_and_skips_what_is_done(
     warm: Any, warm_anywhere: Any, small: list[str], tmp_path: Path
 ) -> None:
-    words = [*small, "trainer.max_steps=1500", "trainer.eval_interval=50", "trainer.eval_batches=2", PLACE]
+    words = [*small, "trainer.max_steps=600", "trainer.eval_interval=50", "trainer.eval_batches=2", PLACE]
     axis = "seed=1,2"
     child = subprocess.Popen(
         [sys.executable, "-m", "microgpt.train", "-m", *words, axis, "tracking=off"],
@@ -61,7 +61,7 @@ def test_a_stopped_sweep_goes_on_in_place_and_skips_what_is_done(
     assert resumed == whole, "interrupted or not, the losses are the same to the bit"
 
     ended = [read_run(trial(tmp_path, n))["ended"] for n in (0, 1)]
-    again = warm("train", "-m", *words, "seed=3,2,1", "trainer.max_steps=1500")
+    again = warm("train", "-m", *words, "seed=3,2,1", "trainer.max_steps=600")
     assert "trials done already: 2 of 3" in again.stderr
     assert [read_run(trial(tmp_path, n))["ended"] for n in (0, 1)] == ended
     assert json.loads((trial(tmp_path, 2) / "trial.json").read_text())["swept"] == ["seed=3"]
@@ -71,9 +71,9 @@ def test_a_stopped_sweep_goes_on_in_place_and_skips_what_is_done(
     assert "holds another sweep" in other.stderr
 
 
-#: with this seed the random sampler draws 0.02, then 1e-7, then 0.02
+#: with this seed the random sampler draws 0.02, then 1e-07, then 0.02
 SEARCH = ["sweep=optuna", "sweep.sampler=random", "sweep.seed=2", "sweep.startup_trials=1", PLACE]
-SPACE = "optimizer.learning_rate=choice(0.02,1e-7)"
+SPACE = "optimizer.learning_rate=choice(0.02,1e-07)"
 
 
 def test_optuna_prunes_what_falls_behind_and_a_second_start_goes_on_with_the_study(
@@ -85,7 +85,7 @@ def test_optuna_prunes_what_falls_behind_and_a_second_start_goes_on_with_the_stu
     first = warm("train", *words, "sweep.trials=2")
     good, bad = (read_run(trial(tmp_path, n)) for n in (0, 1))
     assert (good["swept"], good["status"]) == (["optimizer.learning_rate=0.02"], "FINISHED")
-    assert (bad["swept"], bad["status"]) == (["optimizer.learning_rate=1e-7"], "PRUNED")
+    assert (bad["swept"], bad["status"]) == (["optimizer.learning_rate=1e-07"], "PRUNED")
     assert bad["steps"] < good["steps"] == 40
     assert checkpoints_in(trial(tmp_path, 1) / "checkpoints"), "a pruned trial is a whole run, only short"
     assert "PRUNED" in first.stderr
