@@ -14,6 +14,8 @@ from microgpt.runs.folder import FINISHED, read_config, read_metrics
 
 TRAIN, LOSS, BPB = "train/loss", "val/loss", "val/bpb"
 TOKENS, SPEED = "progress/tokens", "perf/tokens_per_s"
+#: beyond this a number was not written by a run (and no other program holds it exactly)
+LARGEST = 2**63
 #: what training is measured by: the x axes
 AXES = ("step", "tokens", "flops", "seconds")
 #: what the training loss is smoothed over, as a share of the run
@@ -58,7 +60,7 @@ class Compared:
     def fact(self, key: str) -> float | None:
         """A number of run.json, or None."""
         value = self.run.facts.get(key)
-        usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        usable = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
         return value if usable else None
 
     def points(self, key: str) -> Points:
@@ -203,5 +205,7 @@ def read(run: Run) -> Compared:
     metrics: dict[str, dict[int, float]] = {}
     with suppress(OSError):
         every = read_metrics(run.path)
-        metrics = {key: every[key] for key in (TRAIN, LOSS, BPB, TOKENS, SPEED) if key in every}
+        for key in (TRAIN, LOSS, BPB, TOKENS, SPEED):
+            if known := {step: value for step, value in every.get(key, {}).items() if 0 <= step < LARGEST}:
+                metrics[key] = known
     return Compared(run, config, overrides, metrics)

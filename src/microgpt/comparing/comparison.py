@@ -22,6 +22,15 @@ def counts(key: str) -> bool:
     return key not in ASIDE and key.partition(".")[0] not in ASIDE_GROUPS
 
 
+def scalar(value: Any) -> Any:
+    """A setting as a text, a finite number, a truth value or None; whatever else a file holds becomes a text."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    return json.dumps(value, default=str, skipkeys=True)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Several runs.
@@ -70,14 +79,14 @@ class Comparison:
 
     def value(self, run: Compared, key: str) -> Any:
         """A setting of a run: from its config, or as it was asked for where the run got no further."""
-        return run.config.get(key, run.words.get(key))
+        return scalar(run.config.get(key, run.words.get(key)))
 
     @cached_property
     def differing(self) -> list[str]:
         """The settings in which the runs differ: those that were asked for first, then what followed from them."""
         known = [run for run in self.runs if run.config]
         keys = dict.fromkeys(key for run in known for key in run.config if counts(key))
-        found = [key for key in keys if len({_text(run.config.get(key)) for run in known}) > 1]
+        found = [key for key in keys if len({_text(scalar(run.config.get(key))) for run in known}) > 1]
         asked = self.swept
         return [*(k for k in asked if k not in found), *(k for k in asked if k in found),
                 *(k for k in found if k not in asked)]  # fmt: skip
@@ -126,7 +135,7 @@ class Comparison:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+    return json.dumps(value)
 
 
 def _data(run: Compared) -> str:

@@ -79,7 +79,7 @@ def _coded(column: Sequence[Any]) -> list[float]:
     numbers = _numeric(column)
     if numbers is not None:
         return numbers
-    texts = [json.dumps(value, sort_keys=True, default=str) for value in column]
+    texts = [json.dumps(value) for value in column]
     order = {text: float(i) for i, text in enumerate(sorted(set(texts)))}
     return [order[text] for text in texts]
 
@@ -93,9 +93,7 @@ def importance(columns: Mapping[str, Sequence[Any]], scores: Sequence[float]) ->
     """
     import numpy as np
 
-    columns = {
-        key: column for key, column in columns.items() if len({json.dumps(v, default=str) for v in column}) > 1
-    }
+    columns = {key: column for key, column in columns.items() if len({json.dumps(v) for v in column}) > 1}
     if not columns or len(scores) < 2:
         return Importance([], None, len(scores))
     places = ranks(scores)
@@ -108,7 +106,7 @@ def importance(columns: Mapping[str, Sequence[Any]], scores: Sequence[float]) ->
         correlated = None
         if numbers is not None and np.ptp(places) > 0:
             correlated = float(np.corrcoef(ranks(numbers), places)[0, 1])
-        count = len({json.dumps(v, default=str) for v in column})
+        count = len({json.dumps(v) for v in column})
         weights.append(Weight(key, share, correlated, count, column[best]))
     weights.sort(key=lambda w: -(w.share if w.share is not None else abs(w.correlation or 0.0)))
     return Importance(weights, fit, len(scores))

@@ -179,7 +179,9 @@ def budget_table(told: dict[str, Any], axis: str) -> str:
     for row in rows:
         first, rest = row["best"][0], row["best"][1:]
         run = told["runs"][first["run"]]
-        size = f"{amount(row['amount'])}FLOPs" if axis == "flops" else duration(row["amount"])
+        size = duration(row["amount"])
+        if axis == "flops":  # 29.3 GFLOPs, 950 FLOPs
+            size = amount(row["amount"]) + ("FLOPs" if row["amount"] >= 1000 else " FLOPs")
         then = ", ".join(f"{inert(told['runs'][p['run']]['name'])} {number(p['score'])}" for p in rest)
         body.append(
             f'<tr><th scope="row" class="right">{size}</th><td class="right">{number(first["score"])}</td>'
@@ -198,7 +200,7 @@ def lede(told: dict[str, Any]) -> str:
     bits = "" if first["best_val_bpb"] is None else f", {number(first['best_val_bpb'])} bits a byte"
     chosen = ", ".join(f"{inert(k)}={inert(cell(first['settings'][k]))}" for k in told["swept"][:6])
     return (
-        f"Best is <strong>{inert(first['name'])}</strong>{f' ({chosen})' if chosen else ''}: "
+        f"Best is run <strong>{inert(first['name'])}</strong>{f' ({chosen})' if chosen else ''}: "
         f"{number(first['best_val_loss'])} nats a token{bits} at step {first['best_step']:,}."
     )
 

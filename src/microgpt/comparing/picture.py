@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import Any
 
 from microgpt.comparing.page import MARKED
+from microgpt.errors import printable
 
 PANELS = (("step", "step"), ("flops", "FLOPs of training"))
 MUTED = "#b9b3a7"
@@ -20,11 +22,16 @@ def _xs(run: dict[str, Any], axis: str) -> list[float | None]:
     return [None if each is None or t is None else t * each for t in curve["tokens"]]
 
 
+def _label(text: str) -> str:
+    """A label that is drawn as it stands: a dollar sign would begin a formula, an underscore hide it."""
+    return " " + printable(text)[:90].replace("$", r"\$")
+
+
 def picture(told: dict[str, Any]) -> bytes:
     """A PNG from what `report` tells. The best runs have a colour and a name, the others are grey."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 5), layout="constrained")
+    figure = Figure(figsize=(12, 6), layout="constrained")
     panels = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (axis, label) in zip(panels, PANELS):
         for number, run in reversed(list(enumerate(told["runs"]))):
@@ -38,8 +45,7 @@ def picture(told: dict[str, Any]) -> bytes:
                 color=COLOURS[number] if best else MUTED,
                 linewidth=1.5 if best else 0.8,
                 marker="" if len(points) > 1 else "o",
-                # a dollar sign would begin a formula
-                label=run["name"].replace("$", r"\$") if best and axis == "step" else None,
+                label=_label(run["label"]) if best and axis == "step" else None,
             )
         axes.set_xlabel(label)
     panels[0].set_ylabel(f"validation loss, {told['unit']}")
@@ -50,7 +56,10 @@ def picture(told: dict[str, Any]) -> bytes:
         room = 0.05 * ((high - low) or 1.0)
         panels[0].set_ylim(low - room, high + room)
     if any(run["validation"]["value"] for run in told["runs"][:MARKED]):
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles[::-1], labels[::-1], loc="outside lower center", fontsize=8, ncols=2)
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a name in a script that the font lacks is drawn as boxes
+        figure.savefig(out, format="png", dpi=110)
     return out.getvalue()

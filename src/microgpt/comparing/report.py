@@ -21,6 +21,8 @@ COLUMNS = (
 #: points of all curves together; with many runs each gets fewer, at least FEWEST, so that the page stays small
 ALL_POINTS = 24_000
 FEWEST = 40
+#: settings that fit into a label
+LABELLED = 4
 
 
 def _axes(run: Compared, points: Points, scale: float) -> dict[str, list[float | None]]:
@@ -45,6 +47,12 @@ def names(runs: list[Compared]) -> list[str]:
         if len(set(found)) == len(found):
             return found
     return [run.id for run in runs]
+
+
+def label(name: str, comparison: Comparison, run: Compared) -> str:
+    """What a run is called in a picture: its name and what was varied."""
+    varied = (f"{key.rpartition('.')[2]}={cell(comparison.value(run, key))}" for key in comparison.swept[:LABELLED])
+    return "  ".join([name, *varied])
 
 
 def _row(run: Compared, name: str) -> dict[str, Any]:
@@ -74,6 +82,7 @@ def report(comparison: Comparison) -> dict[str, Any]:
         runs.append(
             {
                 **_row(run, name),
+                "label": label(name, comparison, run),
                 "error": run.error,
                 "max_steps": run.fact("max_steps"),
                 "flops_per_token": run.fact("flops_per_token"),
@@ -103,7 +112,7 @@ def cell(value: Any) -> str:
     """A setting as a command line would take it; auto where it was left to the program."""
     if value is None:
         return "auto"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def table(told: dict[str, Any]) -> str:
@@ -122,6 +131,8 @@ def table(told: dict[str, Any]) -> str:
 
 
 def _inert(value: Any) -> Any:
+    if isinstance(value, str):  # of a folder whose name is no UTF-8
+        value = value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         try:
             float(value)

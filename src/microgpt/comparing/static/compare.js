@@ -2,9 +2,9 @@
 
 /**
  * @typedef {{step: number[], tokens: (number|null)[], seconds: (number|null)[], value: number[]}} Curve
- * @typedef {{id: string, name: string, status: string, score: number|null, flops_per_token: number|null,
+ * @typedef {{id: string, name: string, label: string, status: string, score: number|null, flops_per_token: number|null,
  *   settings: Record<string, any>, validation: Curve, training: Curve}} Run
- * @typedef {{runs: Run[], unit: string, measure: string, swept: string[], keys: string[],
+ * @typedef {{runs: Run[], unit: string, measure: string, keys: string[],
  *   importance: {weights: {key: string}[]}}} Told
  * @typedef {{run: number, points: [number, number][], kind: string}} Line
  */
@@ -45,13 +45,6 @@ function short(value) {
 
 /** A setting in words. @param {any} value */
 const word = (value) => (value === null || value === undefined ? "auto" : typeof value === "string" ? value : JSON.stringify(value));
-
-/** What a run is called, with what was varied. @param {number} index */
-function called(index) {
-  const run = told.runs[index];
-  const settings = told.swept.slice(0, 4).map((key) => `${key.split(".").at(-1)}=${word(run.settings[key])}`);
-  return [run.name, ...settings].join("  ");
-}
 
 /** @param {number} index */
 function colour(index) {
@@ -241,7 +234,7 @@ function drawParallel() {
   }
   const width = Math.max(320, place.clientWidth - 16);
   const height = 340;
-  const box = { left: 70, right: width - 70, top: 44, bottom: height - 16 };
+  const box = { left: 70, right: width - 70, top: 52, bottom: height - 24 };
   const at = (/** @type {number} */ i) => box.left + ((box.right - box.left) * i) / keys.length;
   const svg = draw("svg", {
     viewBox: `0 0 ${width} ${height}`,
@@ -271,7 +264,9 @@ function drawParallel() {
       y = (value) => scale(0, Math.max(1, kinds.length - 1), box.bottom, box.top, false)(kinds.indexOf(word(value)));
       ticks = kinds.length <= 16 ? kinds.map((kind) => [kind.length > 14 ? `${kind.slice(0, 13)}…` : kind, y(kind)]) : [];
     }
-    places.push((run) => y(run.settings[key]));
+    // runs of one value would lie on each other: each has a place of its own around it, the best lowest
+    const spread = kinds.length < runs.length ? Math.min(20, (box.bottom - box.top) / kinds.length / 2) : 0;
+    places.push((run) => y(run.settings[key]) + spread * (0.5 - told.runs.indexOf(run) / runs.length));
     axis(svg, at(i), box, i % 2 && keys.length > 4 ? 14 : 28, key.split(".").at(-1) ?? key, ticks);
   });
   const scores = runs.map(({ run }) => Number(run.score));
@@ -329,7 +324,7 @@ function point(index, text) {
   }
   const run = index === null ? null : told.runs[index];
   const best = run?.score === null || run === null ? "" : `best ${run.score.toFixed(4)}`;
-  const said = run === null || index === null ? "" : [called(index), text || best].filter(Boolean).join(": ");
+  const said = run === null ? "" : [run.label, text || best].filter(Boolean).join(": ");
   part("curves-told").textContent = said;
   part("parallel-told").textContent = said;
 }
@@ -345,7 +340,7 @@ function colourise() {
     const item = document.createElement("li");
     const swatch = document.createElement("span");
     swatch.className = `swatch f${place % COLOURS}`;
-    item.append(swatch, `${called(index)}${place >= COLOURS ? " (dashed)" : ""}`);
+    item.append(swatch, `${told.runs[index].label}${place >= COLOURS ? " (dashed)" : ""}`);
     item.addEventListener("pointerenter", () => point(index));
     item.addEventListener("pointerleave", () => point(null));
     return [item];
