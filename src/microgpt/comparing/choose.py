@@ -43,7 +43,7 @@ def _meant(reference: str, known: list[Run]) -> list[Run]:
     if reference == "all":
         return known
     path = as_path(reference)
-    if path is not None and path.is_dir():
+    if reference and path is not None and path.is_dir():
         return _inside(Path(os.path.relpath(path.resolve())) if path.is_symlink() else path)
     if trials := [run for run in known if reference and run.facts.get("sweep") == reference]:
         return trials

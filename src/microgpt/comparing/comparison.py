@@ -120,6 +120,7 @@ class Comparison:
         for status, words in (
             ("RUNNING", "still running"),
             ("KILLED", "stopped before the end"),
+            ("PRUNED", "ended early by their sweep"),
             ("FAILED", "failed"),
         ):
             count = sum(run.status == status for run in self.runs)

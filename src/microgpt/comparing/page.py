@@ -115,7 +115,7 @@ def runs_table(told: dict[str, Any]) -> str:
 
 def _table(name: str, title: str, head: Iterable[str], body: Iterable[str]) -> str:
     return (
-        f'<div class="scroll" role="region" aria-label="{title}" tabindex="0"><table id="{name}">'
+        f'<div class="scroll" role="region" aria-label="{title}, table" tabindex="0"><table id="{name}">'
         f"<thead><tr>{''.join(head)}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
