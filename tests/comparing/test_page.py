@@ -104,7 +104,7 @@ def test_curves_change_with_the_axis_and_the_ticks(opened: OpenPage, sweep: Path
     shown.get_by_role("button", name="Clear the ticks").click()
     assert shown.locator("#curves polyline.seen").count() == 0
     shown.get_by_label("draw 3 in colour").press("Space")
-    assert shown.locator("#legend li").all_inner_texts() == ["3  learning_rate=0.001  seed=1"]
+    assert shown.locator("#legend li").all_inner_texts() == ["3 learning_rate=0.001 seed=1"]
     assert "3" in shown.locator("#curves-told").inner_text(), "a run that has the focus is named"
     assert shown.locator("#parallel polyline.pointed").count() == 1
 
