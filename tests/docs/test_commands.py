@@ -48,7 +48,7 @@ QUICK = {
 }
 SMALL_FLAGS = {"--n-layer": "1", "--n-embd": "16", "--block-size": "32", "--steps": "4", "--vocab-size": "300"}
 LIMITS = {"trainer.max_steps": 4, "trainer.additional_steps": 2}
-STAGE = re.compile(r"python -m microgpt\.(train|validate|evaluate|export|pipeline)\b")
+STAGE = re.compile(r"python -m microgpt\.(train|validate|evaluate|export|compare|pipeline)\b")
 
 
 def commands(page: Path) -> list[str]:

@@ -44,6 +44,8 @@ def list_runs() -> None:
         table.add_row(escape(str(run.path)), run.status, steps, loss, bits, human_bytes(folder_bytes(run.path)))
     Console().print(table)
     print(f"next: microgpt runs show {found[-1].path}")
+    if len(found) > 1:
+        print("      python -m microgpt.compare runs=all")
 
 
 @runs_app.command("show")

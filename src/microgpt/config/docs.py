@@ -119,6 +119,8 @@ STAGE_WORDS = {
     "evaluate": "Score runs on their whole validation set. `device`, `tracking` and `sampling` are the groups of "
     "training.",
     "export": "Write a model for others to load. `tracking` is the group of training.",
+    "compare": "Set runs beside each other in a report that stands alone. `tracking` is the group of training; only "
+    "`tracking.progress` has a meaning here.",
     "pipeline": "Run the stages of a recipe in order. `tracking` is the group of training.",
 }
 

@@ -26,6 +26,11 @@ EXAMPLES = {
         "python -m microgpt.export run=latest format=safetensors dtype=f16",
         "python -m microgpt.export run=best format=[huggingface,gguf]",
     ),
+    "compare": (
+        "python -m microgpt.compare",
+        "python -m microgpt.compare runs=outputs/2026-11-28/01-05-39-sweep",
+        "python -m microgpt.compare runs=[latest,best]",
+    ),
     "pipeline": ("python -m microgpt.pipeline recipe=names",),
 }
 

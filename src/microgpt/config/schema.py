@@ -390,6 +390,20 @@ class ExportConfig:
 
 
 @dataclass
+class CompareConfig:
+    """`python -m microgpt.compare`: set runs beside each other in a report that stands alone."""
+
+    name: str = setting("", NAME_HELP.replace("data and model", "compare"))
+    runs: list[str] = setting(
+        [],
+        "run folders, folders of runs such as a sweep's, globs, MLflow ids of runs or sweeps, latest, best or all "
+        "(empty: the latest sweep, or all runs where there is none)",
+    )
+    top: int = setting(0, "compare only the best so many; 0 is all", unit="runs", ge=0, le=10**6)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass
 class PipelineConfig:
     """`python -m microgpt.pipeline`: run the stages of a recipe in order."""
 
@@ -406,5 +420,6 @@ STAGES: dict[str, type] = {
     "validate": ValidateConfig,
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
+    "compare": CompareConfig,
     "pipeline": PipelineConfig,
 }
