@@ -76,6 +76,7 @@ def launch(device: DeviceConfig, words: list[str], folder: Path, count: int) -> 
     given = [w for w in sys.argv[1:] if w not in ("-m", "--multirun")]
     flags = [f for i, w in enumerate(given[:-1]) if w in ("--config-dir", "-cd") for f in given[i : i + 2]]
     command = [sys.executable, "-m", "microgpt.train", *flags, *words, f"hydra.run.dir={where}"]
+    inherited = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}  # set by `stage_main` for Hydra
     ranks: list[subprocess.Popen[bytes]] = []
     with _passed_on(ranks):
         try:
@@ -85,7 +86,7 @@ def launch(device: DeviceConfig, words: list[str], folder: Path, count: int) -> 
                 ranks.append(
                     subprocess.Popen(
                         command,
-                        env={**os.environ, **common, **numbers},
+                        env={**inherited, **common, **numbers},
                         stdin=subprocess.DEVNULL,
                         start_new_session=True,
                     )
@@ -106,6 +107,8 @@ def _watched(ranks: list[subprocess.Popen[bytes]], first: int, folder: Path) -> 
         codes = [p.poll() for p in ranks]
         bad = [(first + i, code) for i, code in enumerate(codes) if code]
         if bad and failed is None:
+            # who was killed is the cause, and who only says that another is gone is not
+            bad.sort(key=lambda found: (found[1] > 0, found[1] == UNEXPECTED))
             failed, killing_at = bad[0], time.monotonic() + GRACE_SECONDS
         if None not in codes:
             break

@@ -10,17 +10,18 @@ import ctypes
 import json
 import math
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from microgpt.config.schema import DeviceConfig
-from microgpt.errors import OK, UNEXPECTED, DivergedError, MicrogptError, Stopped, UsageError, report
+from microgpt.errors import OK, UNEXPECTED, DivergedError, MicrogptError, Stopped, UsageError
 from microgpt.runtime import StopSignals, launched_rank, launched_world
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Ranks:
         environment: Lightning's view of whoever has started them.
         store: where they tell each other.
         timeout: seconds that one waits for the others.
+        signals: what `agree` agrees on, once there is training to stop.
     """
 
     rank: int
@@ -98,7 +100,7 @@ class Ranks:
     environment: Any
     store: Any
     timeout: float
-    signals: SharedSignals | None = field(default=None)
+    signals: SharedSignals | None = None
 
     @property
     def first(self) -> bool:
@@ -157,7 +159,7 @@ class Ranks:
     @contextmanager
     def together(self) -> Generator[None]:
         """The block is the run; all end with one exit code, and one of them says why."""
-        code = UNEXPECTED
+        code, lost = UNEXPECTED, False
         try:
             yield
             code = OK
@@ -172,13 +174,14 @@ class Ranks:
             code = 130
             raise
         except Exception as error:
-            if not is_lost(error):
+            lost = is_lost(error)
+            if not lost:
                 raise
             self._lost(error)
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)  # torchrun sends one to whoever is not the first to end
-            self._leave(code)
+            self._leave(code, lost)
 
     def _lost(self, error: Exception) -> None:
         """Another process is gone; process 0 or the launcher says so."""
@@ -186,15 +189,15 @@ class Ranks:
         if code is not None:
             raise SystemExit(code) from None
         if LAUNCHER in os.environ and not os.environ.get("MICROGPT_DEBUG"):
-            # by a signal of its own, so that the launcher knows who failed of itself and who by another
             raise SystemExit(UNEXPECTED) from None
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        told = re.sub(r"^\[[^\]]*\]\s*", "", (str(error).splitlines() or [""])[0])  # not where in gloo's source
+        reason = told.partition(". ")[0][:160] or type(error).__name__
         raise MicrogptError(
             f"another process of the run has ended, or did not answer for {self.timeout:g} s ({reason})",
             "see what it has said; go on with resume=latest",
         ) from error
 
-    def _leave(self, code: int) -> None:
+    def _leave(self, code: int, lost: bool) -> None:
         import torch.distributed as dist
 
         if self.first:
@@ -207,12 +210,12 @@ class Ranks:
         if self.device == "cpu":  # NCCL's waits for the others, who may be stuck; the end of the process does it too
             with suppress(RuntimeError):
                 dist.destroy_process_group()
-        if self.first:
+        if self.first and not lost:
             with suppress(RuntimeError):  # it keeps the store: the others still read it
                 until = time.monotonic() + LAST_WORDS_SECONDS
                 while time.monotonic() < until and self.store.add("left", 0) < self.world - 1:
                     time.sleep(POLL_SECONDS)
-        else:
+        elif not self.first:
             with suppress(RuntimeError):
                 self.store.add("left", 1)
 
@@ -285,6 +288,3 @@ def _end_with_launcher() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
     if os.getppid() != int(launcher):
         raise SystemExit(143)  # it died before we asked
-
-
-__all__ = ["DISTRIBUTED", "LAUNCHER", "Ranks", "SharedSignals", "divided", "is_lost", "joined", "report"]
