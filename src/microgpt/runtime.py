@@ -81,8 +81,10 @@ def choose_device(name: str) -> str:
     """The device that `auto|cpu|cuda|mps` means here.
 
     Raises:
-        UsageError: the device is not on this machine.
+        UsageError: the device is not on this machine, or it is several (`ddp`, `fsdp`).
     """
+    if name in ("ddp", "fsdp"):
+        raise UsageError(f"device={name}: only training is done by several processes", "use device=auto")
     import torch
 
     if name == "auto":

@@ -68,7 +68,7 @@ def train(
     from microgpt.training.ranks import divided
     from microgpt.training.report import end_table, start_table
 
-    device = runtime.choose_device(config.device.name) if ranks is None else ranks.device
+    device = _device(config) if ranks is None else ranks.device
     precision = runtime.choose_precision(config.device.precision, device)
     if ranks is not None:
         share_machine(config, ranks, precision)
@@ -181,6 +181,14 @@ def _shared_data(start: Start, parent: ModelFolder | None, ranks: Ranks) -> Prep
     if ranks.first:
         ranks.tell("tokenizer", plain(start.config.tokenizer))
     return prepared
+
+
+def _device(config: TrainConfig) -> str:
+    """The device of a run of one process; ddp and fsdp of one process are just that."""
+    from microgpt.training.ranks import DISTRIBUTED
+
+    device = config.device
+    return runtime.choose_device(device.accelerator if device.name in DISTRIBUTED else device.name)
 
 
 def share_machine(config: TrainConfig, ranks: Ranks, precision: str) -> None:
