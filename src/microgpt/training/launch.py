@@ -1,4 +1,4 @@
-"""`device=ddp` and `fsdp` without torchrun: this process starts those that train, looks after them and ends with them.
+"""`device=ddp` and `fsdp` without torchrun: this process starts those that train, and ends with them.
 
 It trains nothing itself and imports no torch, unless it must count GPUs. What the processes are told by environment
 variables is what torchrun tells its own, so that there is one way from there on.

@@ -104,7 +104,8 @@ class GPTModule(pl.LightningModule):
     def configure_model(self) -> None:
         if not self._plain:
             return
-        shard(self.model, self.device_mesh["data_parallel"])
+        mesh: Any = self.device_mesh
+        shard(self.model, mesh["data_parallel"])
         self.loss_of = self.model.loss  # it enters through FSDP's hooks now
         if self.average is not None:
             self.average = [w.clone() for w in self.weights()]

@@ -70,7 +70,7 @@ class MuonAdamW(torch.optim.Optimizer):
         beta1, beta2 = group["betas"]
         adamw(
             parts,
-            local([p.grad for p in params]),
+            local([p.grad for p in params if p.grad is not None]),
             [self.state[p]["exp_avg"] for p in params],
             [self.state[p]["exp_avg_sq"] for p in params],
             [],
@@ -98,7 +98,7 @@ class MuonAdamW(torch.optim.Optimizer):
                 if "momentum" not in self.state[p]:
                     self.state[p]["momentum"] = torch.zeros_like(part)
                 buffers.append(self.state[p]["momentum"])
-            grads: list[Any] = local([p.grad for p in params])
+            grads: list[Any] = local([p.grad for p in params if p.grad is not None])
             torch._foreach_lerp_(buffers, grads, 1 - momentum)
             ahead = torch._foreach_lerp(grads, buffers, momentum)  # Nesterov's look ahead
             if is_shard(params[0]):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from microgpt.config.schema import DeviceConfig
 from microgpt.errors import OK, UNEXPECTED, DivergedError, MicrogptError, Stopped, UsageError
-from microgpt.runtime import StopSignals, launched_rank, launched_world
+from microgpt.runtime import StopSignals, launched_rank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -165,8 +165,12 @@ class Ranks:
             code = OK
         except MicrogptError as error:
             code = error.exit_code
-            if self.first or not isinstance(error, (Stopped, DivergedError)):
+            if self.first:
                 raise
+            # what all have decided alike is told by process 0, which ends later where it still has to write
+            if not isinstance(error, (Stopped, DivergedError)) and self._last_words() is None:
+                raise
+            raise SystemExit(code) from None
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else UNEXPECTED
             raise
@@ -190,7 +194,8 @@ class Ranks:
             raise SystemExit(code) from None
         if LAUNCHER in os.environ and not os.environ.get("MICROGPT_DEBUG"):
             raise SystemExit(UNEXPECTED) from None
-        told = re.sub(r"^\[[^\]]*\]\s*", "", (str(error).splitlines() or [""])[0])  # not where in gloo's source
+        first = (str(error).splitlines() or [""])[0]
+        told = re.sub(r"^\[[^\]]*\]\s*", "", first)  # without the place in gloo's source
         reason = told.partition(". ")[0][:160] or type(error).__name__
         raise MicrogptError(
             f"another process of the run has ended, or did not answer for {self.timeout:g} s ({reason})",
@@ -266,7 +271,7 @@ def joined(device: DeviceConfig) -> Ranks:
     try:
         store, _, _ = next(iter(dist.rendezvous("env://", rank, world, timeout=limit)))
         backend = "nccl" if accelerator == "cuda" else "gloo"
-        more = {"device_id": torch.device("cuda", local)} if accelerator == "cuda" else {}
+        more: dict[str, Any] = {"device_id": torch.device("cuda", local)} if accelerator == "cuda" else {}
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=limit, **more)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"

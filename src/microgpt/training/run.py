@@ -79,7 +79,7 @@ def train(
     config = resolved(config, Facts(val_rows, model.flops_per_token(), prepared.facts["train"]["positions"]))
     runtime.set_threads(config.device.threads)
     if ranks is not None:
-        divided(config.data.batch_size or 1, config.trainer.accumulate, ranks.world)  # refuses before anything is made
+        divided(config.data.batch_size or 1, config.trainer.accumulate, ranks.world)  # refuses early
     schedule, note = _schedule(config, start)
     plan = planned(model.flops_per_token(), config, schedule.end, device)
     config.device.compile = "on" if plan.compiled else "off"
