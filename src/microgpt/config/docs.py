@@ -102,6 +102,7 @@ AUTO = {
     f"({EVAL_SHARE:g} of its tokens, without gradients) or {EVAL_FLOPS:.0e} operations in the whole run; else as "
     f"many batches as that allows, at least {EVAL_BATCHES}, spread evenly over the set.",
     "trainer.checkpoint_interval": "`trainer.eval_interval`.",
+    "device.devices": "one a GPU; on the CPU one.",
     "trainer.steps_per_call": f"1 for models whose step takes {CALL_FLOPS:.0e} operations or more; up to 50 for tiny "
     "ones. It changes the speed, never the result.",
 }
