@@ -62,12 +62,29 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def launched_world() -> int:
+    """Processes that torchrun, SLURM's srun or our own launcher has started together; 1 where nobody has."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    # in a batch script without srun, and in an interactive job, one process sees the number of tasks as well
+    if "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        return int(os.environ.get("SLURM_NTASKS", "1"))
+    return 1
+
+
+def launched_rank() -> int:
+    """This process's number among those."""
+    return 0 if launched_world() == 1 else int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+
+
 def choose_device(name: str) -> str:
     """The device that `auto|cpu|cuda|mps` means here.
 
     Raises:
-        UsageError: the device is not on this machine.
+        UsageError: the device is not on this machine, or it is several (`ddp`, `fsdp`).
     """
+    if name in ("ddp", "fsdp"):
+        raise UsageError(f"device={name}: only training is done by several processes", "use device=auto")
     import torch
 
     if name == "auto":
@@ -118,6 +135,9 @@ class StopSignals:
 
     A second SIGINT ends the process at once: every file is replaced by rename, so nothing is left half-written.
 
+    Args:
+        quiet: nothing is said of an interrupt.
+
     Attributes:
         requested: the name of the signal that asked to stop, or nothing.
         save: SIGUSR1 has asked for a checkpoint; who saves sets it back.
@@ -125,7 +145,8 @@ class StopSignals:
 
     NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.requested = ""
         self.save = False
         self._interrupts = 0
@@ -137,9 +158,10 @@ class StopSignals:
         name = signal.Signals(number).name
         self._interrupts += name == "SIGINT"
         if self._interrupts > 1:
-            os.write(2, b"\nstopped: at once, the last checkpoint stands - go on with resume=latest\n")
+            if not self.quiet:
+                os.write(2, b"\nstopped: at once, the last checkpoint stands - go on with resume=latest\n")
             os._exit(130)
-        if not self.requested and name == "SIGINT":
+        if not self.requested and name == "SIGINT" and not self.quiet:
             os.write(2, b"\nsaving, then stopping; once more to stop at once\n")
         self.requested = self.requested or name
 

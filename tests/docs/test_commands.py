@@ -30,7 +30,7 @@ SKIPPED = {
     r"microgpt (ui|serve|lab|hub)\b|mlflow models serve": "never ends",
     r"microgpt chat( |$)": "waits for a person",
     r"^(llama-|ollama )": "needs llama.cpp or Ollama",
-    r"device=(cuda|mps|ddp|fsdp)|--device (cuda|mps|metal)": "needs a GPU",
+    r"device=(cuda|mps)|device=(ddp|fsdp)(?!.*accelerator=cpu)|--device (cuda|mps|metal)": "needs a GPU",
     r"data=hub|tracking=server": "needs a network",
     r"(data|experiment)=(names32k|shakespeare|shakespeare_mini|dolly|oasst1)\b|--download": "downloads a data set",
     r"tokenizer=cl100k|experiment=(fast|coherent-fast|coherent-max)\b": "downloads the ranks of cl100k",
@@ -48,7 +48,7 @@ QUICK = {
 }
 SMALL_FLAGS = {"--n-layer": "1", "--n-embd": "16", "--block-size": "32", "--steps": "4", "--vocab-size": "300"}
 LIMITS = {"trainer.max_steps": 4, "trainer.additional_steps": 2}
-STAGE = re.compile(r"python -m microgpt\.(train|validate|evaluate|export|compare|pipeline)\b")
+STAGE = re.compile(r"(?:python|torchrun .*) -m microgpt\.(train|validate|evaluate|export|compare|pipeline)\b")
 
 
 def commands(page: Path) -> list[str]:

@@ -101,6 +101,7 @@ AUTO = {
     f"({EVAL_SHARE:g} of its tokens, without gradients) or {EVAL_FLOPS:.0e} operations in the whole run; else as "
     f"many batches as that allows, at least {EVAL_BATCHES}, spread evenly over the set.",
     "trainer.checkpoint_interval": "`trainer.eval_interval`.",
+    "device.devices": "one a GPU; on the CPU one.",
     "trainer.steps_per_call": f"1 for models whose step takes {CALL_FLOPS:.0e} operations or more; up to 50 for tiny "
     "ones. It changes the speed, never the result.",
 }
@@ -109,6 +110,7 @@ CHOSEN = {
     "is text.",
     "data.schema": "that of the first row, told by its fields.",
     "device.name": "cuda where there is one, else mps, else cpu.",
+    "device.accelerator": "cuda where there is one, else cpu.",
     "device.precision": "bf16 on cuda, f32 elsewhere.",
     "device.compile": "on where the eager run is estimated at more than 75 seconds, from operations alone, so that "
     "the same command has the same bits; never on mps, or on a CPU without a C++ compiler.",

@@ -14,6 +14,7 @@ from microgpt.config.compose import check_arguments, from_hydra, hydra_mistake, 
 from microgpt.config.scan import split_arguments
 from microgpt.config.schema import STAGES
 from microgpt.config.search import shipped_conf
+from microgpt.runtime import launched_rank
 
 Stage = Callable[[Any, list[str], Path], None]
 
@@ -21,9 +22,10 @@ Stage = Callable[[Any, list[str], Path], None]
 def run_folder(stamp: str, name: str, resume: str, source: str, data: str, path: Any, model: str) -> str:
     """The folder of a new run, made here so that two starts in one second get two folders.
 
-    With `resume` it is a placeholder: the stage goes to the resumed run's own folder.
+    With `resume` it is a placeholder: the stage goes to the resumed run's own folder. So it is in the processes of a
+    distributed run that follow the first one, which makes the folder and tells them.
     """
-    if resume:
+    if resume or launched_rank() > 0:
         return "."
     if not name and source:
         name = f"again-{Path(source).name}"[:60]
@@ -103,8 +105,10 @@ def _stage(stage: str, run: Stage) -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # between trials: the sweep hears it, and tells the workers
         try:
             run(from_hydra(stage, composed), list(state.overrides.task), Path(state.runtime.output_dir))
-        except SystemExit:  # of a stage in a process of its own, which has said what is wrong
-            raise
+        except SystemExit as stop:  # of a stage in processes of its own, which have said what is wrong
+            if not multirun or not isinstance(stop.code, int) or stop.code in (errors.SIGINT, errors.SIGTERM):
+                raise
+            failures.append(stop.code)
         except BaseException as error:
             code = errors.report(error)
             if elsewhere:

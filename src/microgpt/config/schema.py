@@ -227,7 +227,23 @@ class TrainerConfig:
 class DeviceConfig:
     """Where it runs."""
 
-    name: str = setting("auto", "device (auto: cuda, then mps, then cpu)", choices=("auto", "cpu", "cuda", "mps"))
+    name: str = setting(
+        "auto",
+        "device (auto: cuda, then mps, then cpu); ddp and fsdp are several processes that train together",
+        choices=("auto", "cpu", "cuda", "mps", "ddp", "fsdp"),
+    )
+    accelerator: str = setting(
+        "auto",
+        "what the processes of ddp and fsdp compute on (auto: cuda where there is one)",
+        choices=("auto", "cpu", "cuda"),
+    )
+    devices: int | None = setting(
+        None, "processes of ddp and fsdp on each machine (auto: one a GPU; on the CPU one)", ge=1, le=1024
+    )
+    num_nodes: int = setting(1, "machines of ddp and fsdp", unit="machines", ge=1, le=10_000)
+    timeout: float = setting(
+        600.0, "a process of ddp and fsdp that waits longer for the others ends the run", unit="s", ge=5, le=86400
+    )
     precision: str = setting(
         "auto", "number format of the arithmetic (auto: bf16 on cuda, else f32)",
         choices=("auto", "f32", "bf16", "f16"),

@@ -25,6 +25,7 @@ RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 #: of a trial that its sweep found not worth going on with: it ended as it should
 PRUNED = "PRUNED"
 CONFIG, RUN, METRICS, SAMPLES, LOG = "config.yaml", "run.json", "metrics.jsonl", "samples.jsonl", "train.log"
+COMMAND = "MICROGPT_COMMAND"  # what the user typed, where a launcher has started this process
 EVAL_COLUMNS = (
     "timestamp", "step", "train_loss", "val_loss", "best_val", "generalization_gap", "improved", "patience_used",
     "patience_max", "learning_rate", "perplexity", "bits_per_byte",
@@ -133,6 +134,25 @@ class RunFolder:
         self._appending.clear()
 
 
+class FollowedFolder(RunFolder):
+    """The run folder as the processes see it that follow the first one of a distributed run: they write nothing."""
+
+    def __init__(self, path: Path) -> None:  # makes and tries nothing either
+        self.path, self.level, self._appending = path, "info", {}
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        pass
+
+    def update(self, **facts: Any) -> dict[str, Any]:
+        return facts
+
+    def append(self, name: str, line: str) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+
 def read_run(path: Path) -> dict[str, Any]:
     """The facts of run.json.
 
@@ -192,13 +212,18 @@ def read_metrics(path: Path) -> dict[str, dict[int, float]]:
     return found
 
 
+def command_line() -> str:
+    """What the user typed, for a record."""
+    return " ".join(["python -m microgpt." + Path(sys.argv[0]).stem, *sys.argv[1:]])
+
+
 def provenance() -> dict[str, Any]:
     """Versions, git state, machine and command: what a run's record needs beside its config."""
     from importlib.metadata import version
 
     packages = ("microgpt", "torch", "pytorch-lightning", "hydra-core", "mlflow", "tokenizers", "numpy")
     return {
-        "command": " ".join(["python -m microgpt." + Path(sys.argv[0]).stem, *sys.argv[1:]]),
+        "command": os.environ.get(COMMAND) or command_line(),
         "versions": {name: version(name) for name in packages},
         "python": platform.python_version(),
         "platform": platform.platform(),

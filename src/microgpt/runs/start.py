@@ -9,7 +9,7 @@ from typing import Any
 
 from microgpt import runtime
 from microgpt.checkpoints.folder import checkpoints_in, find
-from microgpt.config.build import build, flat
+from microgpt.config.build import build, flat, plain
 from microgpt.config.compose import migrated, overlaid
 from microgpt.config.main import run_folder
 from microgpt.config.schema import TrainConfig
@@ -33,6 +33,26 @@ class Start:
     folder: Path
     checkpoint: Path | None
     source: Run | None
+
+    def to_json(self) -> dict[str, Any]:
+        """For another process of the same run."""
+        return {
+            "config": plain(self.config),
+            "folder": str(self.folder),
+            "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
+            "source": None if self.source is None else str(self.source.path),
+        }
+
+    @classmethod
+    def from_json(cls, said: dict[str, Any]) -> Start:
+        """What `to_json` gave, in a process that shares the folders."""
+        checkpoint, source = said["checkpoint"], said["source"]
+        return cls(
+            build(TrainConfig, said["config"]),
+            Path(said["folder"]),
+            None if checkpoint is None else Path(checkpoint),
+            None if source is None else find_run(source),
+        )
 
 
 def started(config: TrainConfig, overrides: list[str], folder: Path) -> Start:

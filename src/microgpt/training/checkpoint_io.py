@@ -58,13 +58,16 @@ class FolderCheckpointIO(CheckpointIO):
         model: the network whose weights are in Lightning's state dict under `model.`.
         tokenizer: goes into every checkpoint.
         meta: facts for meta.json and training_state.json.
+        filled: the network is a copy, into which the weights that Lightning has gathered are put before each save.
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, meta: dict[str, Any]) -> None:
-        self.model, self.tokenizer, self.meta = model, tokenizer, meta
+    def __init__(self, model: GPT, tokenizer: Tokenizer, meta: dict[str, Any], filled: bool = False) -> None:
+        self.model, self.tokenizer, self.meta, self.filled = model, tokenizer, meta, filled
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         progress = checkpoint["progress"]
+        if self.filled:
+            self._put({n.removeprefix("model."): t for n, t in checkpoint["state_dict"].items()})
         (state,) = checkpoint["optimizer_states"]
         tensors: dict[str, Tensor] = {f"rng.{k}": v for k, v in checkpoint["rng"].items()}
         for index, entry in state["state"].items():

@@ -55,7 +55,7 @@ def planned(flops_per_token: int, config: TrainConfig, steps: int, device: str) 
     rate = CORE_FLOPS * config.device.threads if device == "cpu" else GPU_FLOPS
     eager = eager_seconds(steps, tokens, flops_per_token, rate)
     compiled = eager / GAIN + COMPILE_SECONDS
-    wanted, hindrance = config.device.compile, _hindrance(device)
+    wanted, hindrance = config.device.compile, _hindrance(device, config.device.name)
     if wanted == "on" and hindrance:
         raise UsageError(f"device.compile=on: {hindrance}", "take device.compile=off")
     if wanted == "on":
@@ -67,8 +67,10 @@ def planned(flops_per_token: int, config: TrainConfig, steps: int, device: str) 
     return Plan(eager, False, f"would pay from {PAYS_AFTER_S:.0f} s on")
 
 
-def _hindrance(device: str) -> str:
+def _hindrance(device: str, name: str) -> str:
     """Why nothing can be compiled here, or nothing."""
+    if name == "fsdp":
+        return "what fsdp does between layers is not compiled"
     if device == "mps":
         return "PyTorch compiles nothing for Apple GPUs that pays"
     if device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from microgpt.config.schema import TrainConfig
-from microgpt.data.batches import Batch, Batches
+from microgpt.data.batches import IGNORED, Batch, Batches
 from microgpt.data.mixture import Prepared
 from microgpt.errors import ModelError, is_out_of_memory
 from microgpt.model.gpt import GPT
@@ -28,10 +30,12 @@ from microgpt.training.module import GPTModule
 from microgpt.training.profile import Phases, write
 from microgpt.training.progress import ProgressBar
 from microgpt.training.pruning import Pruning
+from microgpt.training.ranks import Ranks, SharedSignals, divided
 from microgpt.training.samples import Samples
 from microgpt.training.saving import Saving
 from microgpt.training.schedule import Schedule
 from microgpt.training.spans import Span, Spans
+from microgpt.training.together import strategy_of
 
 EVAL_TOKENS = 16384
 
@@ -52,19 +56,26 @@ class FixedBatches(Dataset[Batch]):
     Args:
         parts: the batches of each data set, in their own order.
         rows: how many rows; 0 is all.
+        rank, world: which share of them; every process has as many, some of which may be empty.
     """
 
-    def __init__(self, parts: list[Batches], rows: int) -> None:
+    def __init__(self, parts: list[Batches], rows: int, rank: int = 0, world: int = 1) -> None:
+        self._parts = parts
         every = [(part, number) for part in parts for number in range(part.per_epoch)]
         count = len(every) if not rows else max(1, min(len(every), rows // parts[0].batch_size))
-        self._taken = [every[i * len(every) // count] for i in range(count)]
+        taken = [every[i * len(every) // count] for i in range(count)]
+        self._taken = taken[rank::world]
+        self._empty = -(-count // world) - len(self._taken)
 
     def __len__(self) -> int:
-        return len(self._taken)
+        return len(self._taken) + self._empty
 
     def __getitem__(self, index: int) -> Batch:
-        part, number = self._taken[index]
-        return part.fixed(number)
+        if index < len(self._taken):
+            part, number = self._taken[index]
+            return part.fixed(number)
+        spare = self._parts[0].fixed(0)
+        return replace(spare, targets=np.full_like(spare.targets, IGNORED))
 
 
 def _first(items: list[Any]) -> Any:
@@ -101,6 +112,7 @@ def fit(
     signals: StopSignals,
     meta: dict[str, Any],
     checkpoint: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> Fitted:
     """Train.
 
@@ -114,6 +126,7 @@ def fit(
         signals: installed by the caller.
         meta: facts for the checkpoints' JSON files.
         checkpoint: one to go on from.
+        ranks: this process and its fellows, where there are several.
 
     Raises:
         Stopped: a signal ended it; everything is saved.
@@ -121,7 +134,13 @@ def fit(
         OutOfMemoryError: the device is too small.
     """
     block, rows = config.model.block_size, config.data.batch_size or 1
-    batches = prepared.train_batches(config.data, block, rows, config.seed)
+    world = 1 if ranks is None else ranks.world
+    own_rows, _ = divided(rows, config.trainer.accumulate, world)
+    batches = prepared.train_batches(config.data, block, own_rows, config.seed)
+    if ranks is not None:
+        signals = ranks.signals = SharedSignals(signals)
+    sharded = ranks is not None and config.device.name == "fsdp"
+    plain = copy.deepcopy(model) if sharded else model  # what is written and sampled from, on the CPU
     tokenizer = prepared.tokenizer
     sizes = tokenizer.token_bytes()
     module = GPTModule(
@@ -134,6 +153,8 @@ def fit(
         compiled_loss(model) if config.device.compile == "on" else None,
         lambda: bool(signals.requested),
         folder.log,
+        ranks,
+        plain if sharded else None,
     )
     trainer_config = config.trainer
     metrics = Metrics(
@@ -141,7 +162,7 @@ def fit(
         trainer_config.log_interval,
         config.tracking.system_interval,
         model.flops_per_token(),
-        measured_peak_flops(device),
+        measured_peak_flops(device) * world,
     )
     callbacks: list[pl.Callback] = []
     if trainer_config.patience:
@@ -168,15 +189,19 @@ def fit(
     callbacks += [saving] if pruning is None else [pruning, saving]
     quiet_libraries()  # again: Lightning has made its loggers louder while it was imported
     module.profiler = profiler = Phases(device) if trainer_config.profile else None
+    environments = [] if ranks is None else [ranks.environment]
     accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device]
     trainer = pl.Trainer(
         accelerator=accelerator,
-        devices=1,
+        devices=1 if ranks is None else ranks.local_world,
+        num_nodes=1 if ranks is None else ranks.world // ranks.local_world,
+        strategy="auto" if ranks is None else strategy_of(ranks, sharded),
+        use_distributed_sampler=False,  # batches are a function of step and process
         max_epochs=-1,
         check_val_every_n_epoch=1,
         num_sanity_val_steps=0,
         callbacks=callbacks,
-        plugins=[FolderCheckpointIO(model, tokenizer, meta)],
+        plugins=[FolderCheckpointIO(plain, tokenizer, meta, filled=sharded), *environments],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -186,7 +211,9 @@ def fit(
         profiler=profiler,
     )
     grouped = max(1, EVAL_TOKENS // block)
-    val = FixedBatches(prepared.val_batches(config.data, block, grouped), (trainer_config.eval_batches or 0) * rows)
+    val_rows = (trainer_config.eval_batches or 0) * rows
+    rank = 0 if ranks is None else ranks.rank
+    val = FixedBatches(prepared.val_batches(config.data, block, grouped), val_rows, rank, world)
     # a loader that is iterated draws a number; from this it leaves alone what dropout draws from and resume restores
     drawn = torch.Generator()
     if profiler is not None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,13 +20,16 @@ from torch import Tensor
 from microgpt.config.schema import TrainConfig
 from microgpt.data.batches import Ahead, Batch, Batches
 from microgpt.data.mixture import MixedBatches
+from microgpt.data.order import key_of
 from microgpt.errors import DivergedError, is_out_of_memory
 from microgpt.model.gpt import GPT
 from microgpt.training.memory import smaller
 from microgpt.training.optimizer import MuonAdamW, check_state, make_optimizer
 from microgpt.training.profile import Phases, phase
+from microgpt.training.ranks import Ranks, divided
 from microgpt.training.records import BestLoss, Clock, StepRecord
 from microgpt.training.schedule import Schedule
+from microgpt.training.shards import fill, local, part_of, shard, whole
 from microgpt.training.spans import Span
 from microgpt.training.spikes import Spikes
 
@@ -47,6 +50,8 @@ class GPTModule(pl.LightningModule):
         loss: computes the summed loss of a batch; the model's own, or a compiled one.
         should_stop: asked between steps; a true answer ends the span early.
         on_note: told of whatever a user should know: skipped updates, spikes, a smaller micro-batch.
+        ranks: this process and its fellows, where there are several.
+        plain: with fsdp, a copy of the network that is not divided, for sampling.
     """
 
     def __init__(
@@ -60,6 +65,8 @@ class GPTModule(pl.LightningModule):
         loss: Callable[..., Tensor] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         on_note: Callable[[str], None] = lambda what: None,
+        ranks: Ranks | None = None,
+        plain: GPT | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -72,7 +79,10 @@ class GPTModule(pl.LightningModule):
         self.steps_done = 0
         self.tokens_done = 0
         self.bad_steps = 0
-        self.accumulate = config.trainer.accumulate
+        self.ranks = ranks
+        self._plain: list[GPT] = [plain] if plain is not None else []  # in a list it is no part of this module
+        self._micro_batch = config.data.batch_size or 1, config.trainer.accumulate
+        self.batches.batch_size, self.accumulate = self._shared(*self._micro_batch)
         self.spikes = Spikes()
         self.validated_at = -1
         self.best = BestLoss()
@@ -90,6 +100,30 @@ class GPTModule(pl.LightningModule):
         self._scaler = torch.amp.GradScaler(enabled=precision == "f16")
         if config.optimizer.ema_decay:
             self.average = [p.detach().clone() for p in model.parameters()]
+
+    def configure_model(self) -> None:
+        if not self._plain:
+            return
+        mesh: Any = self.device_mesh
+        shard(self.model, mesh["data_parallel"])
+        self.loss_of = self.model.loss  # it enters through FSDP's hooks now
+        if self.average is not None:
+            self.average = [w.clone() for w in self.weights()]
+
+    def _shared(self, rows: int, accumulate: int) -> tuple[int, int]:
+        """Rows and micro-batches of this process, of those of a step."""
+        return divided(rows, accumulate, 1 if self.ranks is None else self.ranks.world)
+
+    def weights(self) -> list[Tensor]:
+        """The numbers of the parameters that this process has: all, or its parts of them."""
+        return local([p.detach() for p in self.model.parameters()])
+
+    def whole_model(self) -> GPT:
+        """The network with all its weights; with fsdp every process must ask for it."""
+        if not self._plain:
+            return self.model
+        fill(self._plain[0], self.model)
+        return self._plain[0]
 
     def configure_optimizers(self) -> MuonAdamW:
         return make_optimizer(self.model, self.config.optimizer)
@@ -174,7 +208,7 @@ class GPTModule(pl.LightningModule):
                 reason = (str(error).splitlines() or ["out of memory"])[0][:120]
             # out here, where the exception no longer holds what the failed attempt has allocated
             optimizer.zero_grad(set_to_none=True)
-            self.batches.batch_size, self.accumulate = fitting
+            self.batches.batch_size, self.accumulate = self._micro_batch = fitting
             self._ahead.forget()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -186,6 +220,8 @@ class GPTModule(pl.LightningModule):
     def _accumulated(self, step: int) -> tuple[list[Batch], int, Tensor]:
         micro_batches = self._micro_batches(step)
         tokens = sum(b.target_count for b in micro_batches)
+        if self.ranks is not None:
+            return self._accumulated_together(self.ranks, step, micro_batches, tokens)
         total = torch.zeros((), device=self.device)
         for batch in micro_batches:
             with phase(self.profiler, "data"):
@@ -196,6 +232,39 @@ class GPTModule(pl.LightningModule):
                 self._scaler.scale(loss).backward()
             total += loss.detach()
         return micro_batches, tokens, total
+
+    def _accumulated_together(
+        self, ranks: Ranks, step: int, micro_batches: list[Batch], tokens: int
+    ) -> tuple[list[Batch], int, Tensor]:
+        """As `_accumulated`, for the rows of all processes: their targets and summed loss, and its gradients."""
+        tokens = ranks.agree(tokens)
+        if self.config.model.dropout:  # a function of step and process, so that no state of theirs must be kept
+            torch.manual_seed(key_of(self.config.seed, step, ranks.rank, 5) >> 1)
+        total = torch.zeros((), device=self.device)
+        for number, batch in enumerate(micro_batches):
+            with phase(self.profiler, "data"):
+                inputs, targets, positions, segments = self.on_device(batch)
+            with phase(self.profiler, "forward"), self.autocast():
+                loss = self.loss_of(inputs, targets, positions, segments) / max(1, tokens)
+            with phase(self.profiler, "backward"), self._reducing(number == len(micro_batches) - 1):
+                # what is reduced is the mean of the processes' gradients, and we want their sum
+                self.manual_backward(self._scaler.scale(loss * ranks.world))
+            total += loss.detach()
+        return micro_batches, tokens, ranks.sum(total)
+
+    @contextmanager
+    def _reducing(self, last: bool) -> Generator[None]:
+        """Gradients go to the other processes with the last micro-batch of a step only."""
+        wrapped: Any = self.trainer.strategy.model
+        if self._plain:
+            network: Any = self.model
+            network.set_requires_gradient_sync(last)
+            yield
+        elif last:
+            yield
+        else:
+            with wrapped.no_sync():
+                yield
 
     def _step(self, step: int, optimizer: MuonAdamW) -> None:
         micro_batches, tokens, total = self._gradients(step, optimizer)
@@ -212,8 +281,8 @@ class GPTModule(pl.LightningModule):
         """Guard against what is not finite and against spikes, update, and note what the step left."""
         if self._scaler.is_enabled():
             self._scaler.unscale_(optimizer)
-        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        grads = local([p.grad for p in self.model.parameters() if p.grad is not None])
+        norm = self._norm(grads)
         self.tokens_done += tokens
         loss, size = torch.stack((total, norm)).tolist()  # one look at the device a step, for both guards
         if math.isfinite(loss) and math.isfinite(size):
@@ -229,6 +298,13 @@ class GPTModule(pl.LightningModule):
         else:
             self._skip_bad(step, loss, size, micro_batches)
 
+    def _norm(self, tensors: list[Tensor]) -> Tensor:
+        """The norm of all numbers of some tensors, of which this process may have parts."""
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+        if self.ranks is not None and self._plain:
+            return self.ranks.sum(norm * norm).sqrt()
+        return norm
+
     def _update(self, step: int, optimizer: MuonAdamW, grads: list[Tensor], norm: Tensor) -> Tensor | None:
         """Clip, step, average; returns the size of the update over that of the weights, now and then."""
         limit = self.config.optimizer.grad_clip
@@ -238,7 +314,7 @@ class GPTModule(pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         looked_at = step % UPDATE_RATIO_EVERY == 0
-        weights = [p.detach() for p in self.model.parameters()]
+        weights = self.weights()
         before = [w.clone() for w in weights] if looked_at else []
         if self._scaler.is_enabled():
             self._scaler.step(optimizer)
@@ -249,9 +325,7 @@ class GPTModule(pl.LightningModule):
             torch._foreach_lerp_(self.average, weights, 1 - self.config.optimizer.ema_decay)
         if not looked_at:
             return None
-        moved = torch.stack(torch._foreach_norm(torch._foreach_sub(before, weights)))
-        sizes = torch.stack(torch._foreach_norm(weights))
-        return torch.linalg.vector_norm(moved) / torch.linalg.vector_norm(sizes)
+        return self._norm(list(torch._foreach_sub(before, weights))) / self._norm(weights)
 
     def _tell(self, what: str) -> None:
         self.print(f"note: {what}")
@@ -293,15 +367,15 @@ class GPTModule(pl.LightningModule):
     def use_average(self) -> None:
         """Put the averaged weights in place of the trained ones, until `use_weights`."""
         if self.average is not None and self._weights is None:
-            self._weights = [p.detach().clone() for p in self.model.parameters()]
-            for p, averaged in zip(self.model.parameters(), self.average):
-                p.data.copy_(averaged)
+            self._weights = [w.clone() for w in self.weights()]
+            for weight, averaged in zip(self.weights(), self.average):
+                weight.copy_(averaged)
 
     def use_weights(self) -> None:
         """Put the trained weights back."""
         if self._weights is not None:
-            for p, weight in zip(self.model.parameters(), self._weights):
-                p.data.copy_(weight)
+            for weight, trained in zip(self.weights(), self._weights):
+                weight.copy_(trained)
             self._weights = None
 
     def on_validation_epoch_start(self) -> None:
@@ -322,6 +396,8 @@ class GPTModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         assert self._sums is not None
+        if self.ranks is not None:
+            self._sums = self.ranks.sum(self._sums)
         nats, targets, size = self._sums.tolist()
         loss = nats / max(1.0, targets)
         self.validated_at = self.steps_done
@@ -351,14 +427,14 @@ class GPTModule(pl.LightningModule):
             rng["cuda"] = torch.cuda.get_rng_state()
         checkpoint["rng"] = rng
         if self.average is not None:
-            names = [n for n, _ in self.model.named_parameters()]
-            checkpoint["average"] = dict(zip(names, self.average))
+            named = zip(self.model.named_parameters(), self.average)
+            checkpoint["average"] = {name: whole(average, p) for (name, p), average in named}
         checkpoint["progress"] = {
             "step": self.steps_done,
             "tokens": self.tokens_done,
             "bad_steps": self.bad_steps,
             "spikes": self.spikes.to_json(),
-            "micro_batch": {"rows": self.batches.batch_size, "accumulate": self.accumulate},
+            "micro_batch": {"rows": self._micro_batch[0], "accumulate": self._micro_batch[1]},
             "validated_at": self.validated_at,
             "best": {"loss": self.best.loss, "bpb": self.best.bpb, "step": self.best.step},
             "elapsed_s": self.elapsed,
@@ -378,9 +454,11 @@ class GPTModule(pl.LightningModule):
         if "spikes" in state:  # not in checkpoints of before 0.1.0
             self.spikes.restore(state["spikes"])
             micro_batch = state["micro_batch"]  # smaller than configured where memory has run out
-            self.batches.batch_size, self.accumulate = int(micro_batch["rows"]), int(micro_batch["accumulate"])
+            self._micro_batch = int(micro_batch["rows"]), int(micro_batch["accumulate"])
+            self.batches.batch_size, self.accumulate = self._shared(*self._micro_batch)
         if self._scaler.is_enabled():
             self._scaler.load_state_dict(state["scaler"])
         if self.average is not None:
-            self.average = [t.to(self.device) for t in checkpoint["average"].values()]
+            averages = checkpoint["average"]
+            self.average = [part_of(averages[n].to(self.device), p) for n, p in self.model.named_parameters()]
         self._restored_rng = checkpoint["rng"]

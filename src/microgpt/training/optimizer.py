@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from microgpt.config.schema import OptimizerConfig
+from microgpt.training.shards import is_shard, local, part_of, whole
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
@@ -55,20 +56,21 @@ class MuonAdamW(torch.optim.Optimizer):
                 self._adamw(group)
 
     def _adamw(self, group: dict[str, Any]) -> None:
-        params = [p for p in group["params"] if p.grad is not None]
+        params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
         if not params:
             return
-        for p in params:
+        parts = local(params)
+        for p, part in zip(params, parts, strict=True):
             if not self.state[p]:
                 self.state[p] = {
                     "step": torch.zeros((), dtype=torch.float32, device=p.device),
-                    "exp_avg": torch.zeros_like(p),
-                    "exp_avg_sq": torch.zeros_like(p),
+                    "exp_avg": torch.zeros_like(part),
+                    "exp_avg_sq": torch.zeros_like(part),
                 }
         beta1, beta2 = group["betas"]
         adamw(
-            params,
-            [p.grad for p in params],
+            parts,
+            local([p.grad for p in params if p.grad is not None]),
             [self.state[p]["exp_avg"] for p in params],
             [self.state[p]["exp_avg_sq"] for p in params],
             [],
@@ -91,19 +93,31 @@ class MuonAdamW(torch.optim.Optimizer):
         momentum, lr = group["momentum"], group["lr"]
         for (rows, columns), params in by_shape.items():
             buffers: list[Tensor] = []
-            for p in params:
+            parts = local(params)
+            for p, part in zip(params, parts, strict=True):
                 if "momentum" not in self.state[p]:
-                    self.state[p]["momentum"] = torch.zeros_like(p)
+                    self.state[p]["momentum"] = torch.zeros_like(part)
                 buffers.append(self.state[p]["momentum"])
-            grads: list[Any] = [p.grad for p in params]
+            grads: list[Any] = local([p.grad for p in params if p.grad is not None])
             torch._foreach_lerp_(buffers, grads, 1 - momentum)
             ahead = torch._foreach_lerp(grads, buffers, momentum)  # Nesterov's look ahead
-            # one batch of matrices a shape: Newton-Schulz is then a few large products
-            updates = orthogonalised(torch.stack(list(ahead)))
+            if is_shard(params[0]):
+                updates = [_gathered_update(a, p) for a, p in zip(ahead, params, strict=True)]
+            else:
+                # one batch of matrices a shape: Newton-Schulz is then a few large products
+                updates = list(orthogonalised(torch.stack(list(ahead))).unbind())
             scale = max(1.0, rows / columns) ** 0.5
             if group["weight_decay"]:
-                torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-            torch._foreach_add_(params, list(updates.unbind()), alpha=-lr * scale)
+                torch._foreach_mul_(parts, 1 - lr * group["weight_decay"])
+            torch._foreach_add_(parts, updates, alpha=-lr * scale)
+
+
+def _gathered_update(ahead: Tensor, parameter: Tensor) -> Tensor:
+    """This process's part of a divided matrix's update: it is gathered, since no part of it is orthogonal alone.
+
+    A matrix at a time, so that the memory of one is all that it takes; every process does the same arithmetic.
+    """
+    return part_of(orthogonalised(whole(ahead, parameter)[None])[0], parameter)
 
 
 def check_state(optimizer: MuonAdamW, saved: dict[str, Any]) -> None:

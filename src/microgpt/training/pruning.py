@@ -25,6 +25,7 @@ class Pruning(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         module: GPTModule = pl_module
-        told = self.reporter.is_pruned(module.steps_done, module.val["val/loss"])
+        told = trainer.is_global_zero and self.reporter.is_pruned(module.steps_done, module.val["val/loss"])
+        told = bool(trainer.strategy.broadcast(told))  # one process asks, and all of them end
         if told and module.steps_done < module.schedule.end:
             self.pruned = trainer.should_stop = True

@@ -15,7 +15,7 @@ from microgpt import runtime
 from microgpt.checkpoints.folder import TOKENIZER, find
 from microgpt.checkpoints.model import ModelFolder, load_weights, open_model
 from microgpt.config.auto import Facts, resolved, resolved_shape
-from microgpt.config.build import flat, plain
+from microgpt.config.build import build, flat, plain
 from microgpt.config.scan import touched_keys
 from microgpt.config.schema import TokenizerConfig, TrainConfig
 from microgpt.data.mixture import Prepared, content_fingerprint, prepare_all
@@ -29,10 +29,17 @@ from microgpt.tokenizer.load import load_tokenizer
 if TYPE_CHECKING:
     from microgpt.model.gpt import GPT
     from microgpt.training.fit import Fitted
+    from microgpt.training.ranks import Ranks
     from microgpt.training.schedule import Schedule
 
 
-def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtime.StopSignals) -> str:
+def train(
+    start: Start,
+    overrides: list[str],
+    folder: RunFolder,
+    signals: runtime.StopSignals,
+    ranks: Ranks | None = None,
+) -> str:
     """Train, score and sample.
 
     Args:
@@ -40,6 +47,7 @@ def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtim
         overrides: what the user typed.
         folder: the run's, locked.
         signals: installed.
+        ranks: this process and its fellows, where there are several.
 
     Returns:
         The status to end with: finished, or pruned by the sweep that the run is a trial of.
@@ -48,25 +56,32 @@ def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtim
         MicrogptError: whatever goes wrong, with its exit code.
     """
     config = start.config
+    leads = ranks is None or ranks.first
+    config.tracking.progress = config.tracking.progress and leads
     parent = _parent_model(config, overrides) if config.init_from and start.checkpoint is None else None
-    prepared = _data(start, parent)
-    if signals.requested:
+    prepared = _data(start, parent) if ranks is None else _shared_data(start, parent, ranks)
+    if leads and signals.requested:
         raise Stopped(signals.requested, "before the first step", "start it again")
 
     import torch
 
     from microgpt.training.compiling import planned
     from microgpt.training.fit import fit
+    from microgpt.training.ranks import divided
     from microgpt.training.report import end_table, start_table
 
-    device = runtime.choose_device(config.device.name)
+    device = _device(config) if ranks is None else ranks.device
     precision = runtime.choose_precision(config.device.precision, device)
+    if ranks is not None:
+        share_machine(config, ranks, precision)
     config = resolved_shape(config, prepared.facts["train"]["positions"])
     torch.manual_seed(config.seed)  # dropout draws from it; a resumed run restores its state
     model = _model(config, prepared.tokenizer, parent)
     val_rows = sum(b.rows.per_epoch for b in prepared.val_batches(config.data, config.model.block_size, 1))
     config = resolved(config, Facts(val_rows, model.flops_per_token(), prepared.facts["train"]["positions"]))
     runtime.set_threads(config.device.threads)
+    if ranks is not None:
+        divided(config.data.batch_size or 1, config.trainer.accumulate, ranks.world)  # refuses early
     schedule, note = _schedule(config, start)
     plan = planned(model.flops_per_token(), config, schedule.end, device)
     config.device.compile = "on" if plan.compiled else "off"
@@ -75,13 +90,16 @@ def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtim
     if start.checkpoint is None:
         folder.write_config(saved)
     folder.level = config.tracking.log_level
-    point_latest(folder.path)  # only now: what fails before this is no run that anybody means by "latest"
-    folder.log(f"{'resumed' if start.checkpoint else 'started'}: {note or 'a fresh run'}; on {device} in {precision}")
+    if leads:
+        point_latest(folder.path)  # only now: what fails before this is no run that anybody means by "latest"
+    where = device if ranks is None else f"{ranks.world} x {device} ({config.device.name})"
+    folder.log(f"{'resumed' if start.checkpoint else 'started'}: {note or 'a fresh run'}; on {where} in {precision}")
     folder.update(
         name=run_name(config, folder.path),
-        **(provenance() if start.checkpoint is None else {"resumed": runtime.now_iso()}),
+        **(provenance() if leads and start.checkpoint is None else {"resumed": runtime.now_iso()}),
         data=prepared.facts,
         device=device,
+        processes=1 if ranks is None else ranks.world,
         precision=precision,
         parameters=model.parameter_count(),
         flops_per_token=model.flops_per_token(),
@@ -90,7 +108,7 @@ def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtim
         ready=True,  # the feeder waits for this
     )
     if config.tracking.progress:
-        start_table(config, folder.path, prepared, model, device, precision, plan, note)
+        start_table(config, folder.path, prepared, model, where, precision, plan, note)
     meta = {
         "model": {"name": folder.path.name, "data": prepared.facts, "sampling": saved["sampling"]},
         "state": {"data_fingerprint": prepared.fingerprint, "config": saved},
@@ -99,7 +117,9 @@ def train(start: Start, overrides: list[str], folder: RunFolder, signals: runtim
         torch.set_float32_matmul_precision("high")  # what autocast leaves in f32, such as Muon's sums, may use TF32
     if precision == "f32" and device == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
-    fitted = fit(config, folder, model, prepared, schedule, device, precision, signals, meta, start.checkpoint)
+    fitted = fit(config, folder, model, prepared, schedule, device, precision, signals, meta, start.checkpoint, ranks)
+    if not leads:
+        return FINISHED
     opened, samples = _finish(config, folder, fitted)
     if config.tracking.progress:
         end_table(folder.path, fitted, opened.tokenizer, samples, config.tracking.kind)
@@ -150,6 +170,46 @@ def _data(start: Start, parent: ModelFolder | None) -> Prepared:
                 "bring the old file back, or start a new run",
             )
     return prepare_all(config.data, config.tokenizer, given, config.tracking.progress, block)
+
+
+def _shared_data(start: Start, parent: ModelFolder | None, ranks: Ranks) -> Prepared:
+    """The data of the run: process 0 of a machine tokenizes, the others of it find what it has cached.
+
+    Raises:
+        SystemExit: process 0 could not, and has said why.
+    """
+    if not ranks.first:
+        start.config.tokenizer = build(TokenizerConfig, ranks.hear("tokenizer"))
+    prepared = _data(start, parent)
+    if ranks.first:
+        ranks.tell("tokenizer", plain(start.config.tokenizer))
+    return prepared
+
+
+def _device(config: TrainConfig) -> str:
+    """The device of a run of one process; ddp and fsdp of one process are just that."""
+    from microgpt.training.ranks import DISTRIBUTED
+
+    device = config.device
+    return runtime.choose_device(device.accelerator if device.name in DISTRIBUTED else device.name)
+
+
+def share_machine(config: TrainConfig, ranks: Ranks, precision: str) -> None:
+    """Write down what several processes are, and give each its share of the cores.
+
+    Raises:
+        UsageError: a setting is for one process only.
+    """
+    device = config.device
+    device.devices, device.num_nodes = ranks.local_world, ranks.world // ranks.local_world
+    device.threads = device.threads or max(1, runtime.usable_cores() // ranks.local_world)
+    if config.trainer.auto_micro_batch:
+        raise UsageError(
+            f"trainer.auto_micro_batch=true: {ranks.world} processes cannot agree on memory that one of them lacks",
+            "leave it out, and lower data.batch_size while trainer.accumulate grows",
+        )
+    if device.name == "fsdp" and precision == "f16":
+        raise UsageError("device=fsdp: there is no f16 for it", "use device.precision=bf16 or f32")
 
 
 def tokenizer_at_hand(chosen: TokenizerConfig) -> TokenizerConfig:

@@ -56,9 +56,10 @@ class Samples(pl.Callback):
         step, every = module.steps_done, module.config.trainer.eval_interval or 1
         interval = self.interval or every * EVERY_VALIDATIONS
         crossed = step // interval > max(0, step - every) // interval
-        if trainer.is_global_zero and crossed and math.isfinite(module.val.get("val/loss", math.nan)):
+        if crossed and math.isfinite(module.val.get("val/loss", math.nan)):
             module.use_average()
-            texts = drawn(module.model, self.tokenizer, self.sampling)
+            model = module.whole_model()
+            texts = drawn(model, self.tokenizer, self.sampling) if trainer.is_global_zero else []
             module.use_weights()
             line: dict[str, Any] = {"step": step, "samples": texts}
             if prompts := prompts_for(self.tokenizer):

@@ -42,7 +42,7 @@ class Saving(pl.Callback):
         asked, self.signals.save = self.signals.save, False  # one that comes from now on is for the next save
         self.metrics.flush(module)  # its running mean is part of the checkpoint
         self.folder.sync()
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         self.folder.log(f"saved {path.name}{', as SIGUSR1 asked' if asked else ''}")
         if trainer.is_global_zero:
             point(self.folder.checkpoints, "latest", path)
