@@ -52,10 +52,10 @@ def run_train(config: TrainConfig, overrides: list[str], output: Path) -> None:
             train(start, overrides, folder, signals)
             status = FINISHED
     except BaseException as error:
-        from microgpt.errors import Stopped
+        from microgpt.errors import Stopped, redacted
 
         status = KILLED if isinstance(error, (Stopped, KeyboardInterrupt)) else FAILED
-        folder.update(error=str(error)[:500])
+        folder.update(error=redacted(str(error))[:500])
         folder.log(f"ended: {status}, {error}")
         raise
     finally:

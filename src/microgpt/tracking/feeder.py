@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from microgpt import files
-from microgpt.errors import ModelError
+from microgpt.errors import ModelError, redacted
 from microgpt.runs.curves import PICTURE, loss_figure
 from microgpt.runs.find import MLFLOW
 from microgpt.runs.folder import KILLED, METRICS, RUNNING, SAMPLES, read_config, read_lines, read_run
@@ -235,7 +235,7 @@ class RunFeeder:
                     time.sleep(POLL_SECONDS if status == RUNNING else 0.0)
             except Exception as error:
                 if said != (said := repr(error)[:200]):  # not the same again for hours
-                    traceback.print_exc()
+                    print(redacted(traceback.format_exc()), file=sys.stderr, flush=True)
                 failing_since = failing_since or time.monotonic()
                 if status != RUNNING and time.monotonic() - failing_since > RETRY_SECONDS:
                     return 1

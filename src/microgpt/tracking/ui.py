@@ -9,7 +9,8 @@ import sys
 from contextlib import closing
 
 from microgpt.config.schema import TrackingConfig
-from microgpt.errors import UsageError
+from microgpt.errors import UsageError, redacted
+from microgpt.tracking.address import without_password
 from microgpt.tracking.start import tracking_uri
 
 HOST = "127.0.0.1"
@@ -36,24 +37,38 @@ def environment() -> dict[str, str]:
     return {**os.environ, **safe}
 
 
-def serve_ui(uri: str, port: int) -> int:
-    """Run the server until Ctrl-C.
+def refuse_taken(port: int) -> None:
+    """Look whether a port is free.
 
     Raises:
-        UsageError: the port is taken.
+        UsageError: it is not.
     """
-    from microgpt.tracking.store import ensure_schema
-
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError:
             raise UsageError(f"port {port} is in use", "choose another with --port") from None
+
+
+def serve_ui(uri: str, port: int) -> int:
+    """Run the server until Ctrl-C; where the runs are on a server already, say only where its UI is.
+
+    Raises:
+        UsageError: the port is taken.
+    """
+    from microgpt.tracking.store import ensure_schema
+
     address = tracking_uri(TrackingConfig(uri=uri))
+    if address.startswith("http"):
+        print(f"MLflow UI: {redacted(address)} (the server of these runs has it)")
+        return 0
+    refuse_taken(port)
+    surroundings = environment()
+    address = without_password(address, surroundings)  # the words of a command are for all users to see
     ensure_schema(address)
     print(f"MLflow UI: http://{HOST}:{port} (ready in some seconds; Ctrl-C ends it)", flush=True)
-    process = subprocess.Popen(command(address, port), env=environment())
+    process = subprocess.Popen(command(address, port), env=surroundings)
     try:
         return process.wait()
     except KeyboardInterrupt:

@@ -1,0 +1,156 @@
+"""The tracking server of a team: MLflow on PostgreSQL, which also takes and hands out the artifacts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+import urllib.error
+import urllib.request
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from microgpt.errors import SIGINT, SIGTERM, DiskError
+from microgpt.files import FolderLock
+from microgpt.tracking.address import without_password
+from microgpt.tracking.cluster import Cluster
+from microgpt.tracking.ui import HOST, environment, refuse_taken
+
+FOLDER = Path("mlruns") / "server"
+BACKEND, REGISTRY = "MLFLOW_BACKEND_STORE_URI", "MLFLOW_REGISTRY_STORE_URI"
+QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "PYTHONWARNINGS": "ignore"}
+STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the server is started with.
+
+    Attributes:
+        backend: address of a database; empty: a PostgreSQL of its own below `folder`.
+        artifacts: where artifacts go, a folder or what MLflow takes (s3://...); empty: below `folder`.
+        port: on 127.0.0.1.
+        allowed_hosts: further names by which clients may call the server.
+        folder: of the database and the artifacts.
+    """
+
+    backend: str = ""
+    artifacts: str = ""
+    port: int = 5000
+    allowed_hosts: tuple[str, ...] = ()
+    folder: Path = FOLDER
+
+
+def command(served: Served) -> list[str]:
+    """The words that start MLflow. The database's address is not among them: they are for all users to see."""
+    hosts = [f"{HOST}:{served.port}", f"localhost:{served.port}", *served.allowed_hosts]
+    words = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(served.port)]
+    words += ["--workers", "1", "--allowed-hosts", ",".join(hosts), "--uvicorn-opts", "--log-level warning"]
+    artifacts = served.artifacts or str((served.folder / "artifacts").resolve())
+    return [*words, "--serve-artifacts", "--artifacts-destination", artifacts]
+
+
+def serve_tracking(served: Served) -> int:
+    """Run the server until Ctrl-C or SIGTERM and return the exit code.
+
+    Raises:
+        UsageError: the port is taken, or there is no PostgreSQL.
+        DiskError: the database or MLflow does not start.
+        BusyError: another server owns the folder.
+    """
+    refuse_taken(served.port)
+    lock = FolderLock(served.folder)
+    cluster: Cluster | None = None
+    with signals():
+        try:
+            surroundings = {**environment(), **QUIET}
+            uri = served.backend
+            if not uri:
+                cluster = Cluster(served.folder / "postgresql")
+                print(f"PostgreSQL: {cluster.folder}", flush=True)
+                uri, surroundings["PGPASSWORD"] = cluster.start()
+            surroundings[BACKEND] = surroundings[REGISTRY] = without_password(uri, surroundings)
+            return _run(served, surroundings)
+        except Ended as end:
+            return SIGTERM if end.number == signal.SIGTERM else SIGINT
+        finally:
+            if cluster is not None:
+                cluster.stop()
+            lock.close()
+
+
+class Ended(BaseException):
+    """A signal asked to end.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def signals() -> Generator[None]:
+    """SIGINT and SIGTERM as an exception while the block runs; once, so that nothing interrupts the ending."""
+
+    def end(number: int, frame: types.FrameType | None) -> None:
+        for each in former:
+            signal.signal(each, signal.SIG_IGN)
+        raise Ended(number)
+
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in former:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _run(served: Served, surroundings: dict[str, str]) -> int:
+    print("MLflow starts; a new database takes half a minute", flush=True)
+    process = subprocess.Popen(
+        command(served),
+        env=surroundings,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # a Ctrl-C is for us, who pass it on
+    )
+    try:
+        _say_when_ready(process, served.port)
+        if process.wait():
+            raise DiskError("MLflow's server ended", "its last lines above say why")
+        return 0
+    finally:
+        _end(process)
+
+
+def _say_when_ready(process: subprocess.Popen[bytes], port: int) -> None:
+    address = f"http://{HOST}:{port}"
+    while process.poll() is None:
+        with suppress(OSError, urllib.error.URLError):
+            with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    print(f"tracking server: {address} (Ctrl-C ends it)")
+                    print(f"next: MLFLOW_TRACKING_URI={address} python -m microgpt.train tracking=server", flush=True)
+                    return
+        time.sleep(0.2)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End MLflow and the process that it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
