@@ -26,7 +26,10 @@ def tracking_server(
             envvar="MLFLOW_ARTIFACTS_DESTINATION", help="A folder, s3://... or the like. [mlruns/server/artifacts]"
         ),
     ] = "",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; all but loopback need MLFLOW_AUTH_ADMIN_PASSWORD.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port.")] = 5000,
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="Further name[:port] of this server, as its clients see it.")
     ] = None,
@@ -34,4 +37,4 @@ def tracking_server(
     """Start MLflow on PostgreSQL with an artifact store, for the runs of several people or machines."""
     from microgpt.tracking.server import Served, serve_tracking
 
-    raise typer.Exit(serve_tracking(Served(backend, artifacts, port, tuple(allowed_host or ()))))
+    raise typer.Exit(serve_tracking(Served(backend, artifacts, host, port, tuple(allowed_host or ()))))

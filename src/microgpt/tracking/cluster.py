@@ -88,7 +88,8 @@ class Cluster:
         place = programs(version)
         if place is None:
             what = f"PostgreSQL {version}, which made {self.data}," if version else "PostgreSQL"
-            raise UsageError(f"{what} is not installed", f"install it (Debian: apt install postgresql), or {NAME_ONE}")
+            mend = f"install it (Debian: apt install postgresql), or {NAME_ONE}"
+            raise UsageError(f"{what} is not installed", mend)
         if not version:
             self._make(place)
         password = self._service()["password"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -37,17 +38,19 @@ def environment() -> dict[str, str]:
     return {**os.environ, **safe}
 
 
-def refuse_taken(port: int) -> None:
+def refuse_taken(port: int, host: str = HOST) -> None:
     """Look whether a port is free.
 
     Raises:
         UsageError: it is not.
     """
-    with closing(socket.socket()) as probe:
+    with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
-        except OSError:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise UsageError(f"cannot listen on {host}:{port} ({error.strerror})", "choose --port") from None
             raise UsageError(f"port {port} is in use", "choose another with --port") from None
 
 
