@@ -42,7 +42,7 @@ pytestmark = [
 #: what may stand nowhere: the clients have it in the address of the server, or in variables
 PASSWORD = "sesame-of-the-test"
 #: a run takes longer than MLflow takes to open it, so that the database can crash under it
-WORDS = ["trainer.max_steps=400", "trainer.eval_interval=50", "trainer.accumulate=12", "trainer.steps_per_call=5"]
+WORDS = ["trainer.max_steps=250", "trainer.eval_interval=50", "trainer.accumulate=4", "trainer.steps_per_call=5"]
 NAMES = ("one", "two", "three", "four")
 #: reads a list of jobs a line, runs all of them at once as `python -m microgpt.NAME`, and prints their exit codes
 FORKING = """
@@ -257,7 +257,7 @@ def test_four_runs_at_once_lose_nothing_though_the_database_crashed_under_them(
     assert len({Run(folder, {}).mlflow_id for folder in team.values()}) == 4
     for name, folder in team.items():
         assert read_run(folder)["status"] == "FINISHED"
-        assert sorted(read_metrics(folder)["train/loss"]) == list(range(1, 401))
+        assert sorted(read_metrics(folder)["train/loss"]) == list(range(1, 251))
         assert_all_there_once(server.database(), folder)
         said = (server.home / f"{name}.txt").read_text()
         assert said.count("note: MLflow") <= 1
@@ -275,13 +275,13 @@ def test_config_samples_and_plot_are_artifacts_that_the_server_hands_out(
         assert run.info.status == "FINISHED"
         assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
         names = {a.path for a in client.list_artifacts(run.info.run_id)}
-        assert {"config.yaml", "loss.png", "metrics.jsonl", "eval.csv", "run.json", "samples-400.json"} <= names
+        assert {"config.yaml", "loss.png", "metrics.jsonl", "eval.csv", "run.json", "samples-250.json"} <= names
     got = artifacts.download_artifacts(
         run_id=run.info.run_id, artifact_path="config.yaml", dst_path=str(tmp_path), tracking_uri=client.tracking_uri
     )
     assert Path(got).read_bytes() == (folder / "config.yaml").read_bytes()
     kept = server.home / "mlruns" / "server" / "artifacts"
-    assert len(list(kept.rglob("samples-400.json"))) == 4
+    assert len(list(kept.rglob("samples-250.json"))) == 4
 
 
 def test_a_model_registered_on_the_server_is_had_again_by_its_address_alone(
@@ -363,8 +363,17 @@ def test_a_database_without_a_server_takes_first_runs_at_once_and_a_whole_run(
     forking.start(("feeder",), "tracking.feeder", [["run"]], uri, home)
     forking.ended(("feeder",))
     assert_all_there_once(server.database("direct"), home / "run")
-    assert list((home / "mlruns" / "artifacts").rglob("samples-400.json"))
+    assert list((home / "mlruns" / "artifacts").rglob("samples-250.json"))
     assert len(rows(server.database("direct"), "SELECT run_uuid FROM runs")) == 5
+
+
+def test_a_run_that_goes_round_the_server_is_told_since_its_artifacts_would_be_lost(
+    server: Server, team: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert log_results(TrackingConfig(uri=server.database()), "x", metrics={"a": 1.0}) == ""
+    said = capsys.readouterr().err
+    assert "behind a tracking server" in said
+    assert server.service["password"] not in said
 
 
 def test_after_sigterm_nothing_is_left_and_everything_is_there_again(server: Server, team: dict[str, Path]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from microgpt import files
 from microgpt.errors import DiskError, UsageError
 
-USER, DATABASE, SERVICE = "microgpt", "mlflow", "service.conf"
+USER, DATABASE, SERVICE, LOG = "microgpt", "mlflow", "service.conf", "postgresql.log"
 HOST = "127.0.0.1"
 #: where Debian, Red Hat and Homebrew put programs that are not on the PATH
 PLACES = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/postgresql*/bin",
@@ -100,7 +100,7 @@ class Cluster:
         self._stop_leftover(place)
         options = {"listen_addresses": HOST, "port": port, "unix_socket_directories": "", "log_min_messages": "error"}
         words = [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
-        with open(self.folder / "postgresql.log", "ab") as log:
+        with open(self.folder / LOG, "ab") as log:
             self._server = subprocess.Popen(
                 [place / "postgres", "-D", self.data, *words],
                 cwd=self.data,
@@ -113,9 +113,13 @@ class Cluster:
         self._wait()
         return f"postgresql://{USER}@{HOST}:{port}/{DATABASE}", password
 
+    def is_running(self) -> bool:
+        """Whether the server that was started is still there."""
+        return self._server is not None and self._server.poll() is None
+
     def stop(self) -> None:
         """Stop the server; what it has taken in is on the disk."""
-        if self._server is not None and self._server.poll() is None:
+        if self._server is not None and self.is_running():
             self._server.send_signal(signal.SIGINT)  # "fast": open connections are cut, nothing is lost
             try:
                 self._server.wait(60)
@@ -193,6 +197,6 @@ class Cluster:
                     return
             time.sleep(0.05)
         self.stop()
-        with open(self.folder / "postgresql.log", encoding="utf-8", errors="replace") as file:
+        with open(self.folder / LOG, encoding="utf-8", errors="replace") as file:
             said = (file.read().strip().splitlines() or ["no reason given"])[-1]
-        raise DiskError(f"PostgreSQL did not start ({said[:200]})", f"see {self.folder / 'postgresql.log'}")
+        raise DiskError(f"PostgreSQL did not start ({said[:200]})", f"see {self.folder / LOG}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from microgpt import files
-from microgpt.errors import ModelError, redacted
+from microgpt.errors import ModelError, UsageError, redacted
 from microgpt.runs.curves import PICTURE, loss_figure
 from microgpt.runs.find import MLFLOW
 from microgpt.runs.folder import KILLED, METRICS, RUNNING, SAMPLES, read_config, read_lines, read_run
@@ -233,6 +233,8 @@ class RunFeeder:
                     return 0
                 if not moved:
                     time.sleep(POLL_SECONDS if status == RUNNING else 0.0)
+            except UsageError:
+                raise  # trying again would not help
             except Exception as error:
                 if said != (said := repr(error)[:200]):  # not the same again for hours
                     print(redacted(traceback.format_exc()), file=sys.stderr, flush=True)
@@ -257,7 +259,7 @@ def main() -> int:
     try:
         with files.waiting_lock(folder / LOCK):  # a feeder of the run before a resume may still be at work
             return RunFeeder(folder).run()
-    except ModelError as error:
+    except (ModelError, UsageError) as error:
         print(error, file=sys.stderr)
         return 1
 

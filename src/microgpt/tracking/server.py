@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 import types
-import urllib.error
 import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -23,7 +22,7 @@ from pathlib import Path
 from microgpt.errors import SIGINT, SIGTERM, DiskError, UsageError
 from microgpt.files import FolderLock, write_text
 from microgpt.tracking.address import without_password
-from microgpt.tracking.cluster import Cluster
+from microgpt.tracking.cluster import LOG, Cluster
 from microgpt.tracking.ui import HOST, environment, refuse_taken
 
 FOLDER = Path("mlruns") / "server"
@@ -120,7 +119,7 @@ def serve_tracking(served: Served) -> int:
                 print(f"PostgreSQL: {cluster.folder}", flush=True)
                 uri, surroundings["PGPASSWORD"] = cluster.start()
             surroundings[BACKEND] = surroundings[REGISTRY] = without_password(uri, surroundings)
-            return _run(served, surroundings, protect(surroundings, served.folder))
+            return _run(served, surroundings, cluster)
         except Ended as end:
             return SIGTERM if end.number == signal.SIGTERM else SIGINT
         finally:
@@ -160,7 +159,8 @@ def signals() -> Generator[None]:
             signal.signal(number, handler)
 
 
-def _run(served: Served, surroundings: dict[str, str], protected: bool) -> int:
+def _run(served: Served, surroundings: dict[str, str], cluster: Cluster | None) -> int:
+    protected = protect(surroundings, served.folder)
     print("MLflow starts; a new database takes half a minute", flush=True)
     process = subprocess.Popen(
         command(served, protected),
@@ -170,9 +170,11 @@ def _run(served: Served, surroundings: dict[str, str], protected: bool) -> int:
     )
     try:
         _say_when_ready(process, served, protected)
-        if process.wait():
-            raise DiskError("MLflow's server ended", "its last lines above say why")
-        return 0
+        while process.poll() is None:
+            if cluster is not None and not cluster.is_running():
+                raise DiskError("PostgreSQL has ended", f"see {cluster.folder / LOG}, and start again")
+            time.sleep(0.5)
+        raise DiskError("MLflow's server has ended", "its last lines above say why")
     finally:
         _end(process)
 
@@ -182,9 +184,10 @@ def _say_when_ready(process: subprocess.Popen[bytes], served: Served, protected:
     host = HOST if everywhere else served.host
     address = f"http://[{host}]:{served.port}" if ":" in host else f"http://{host}:{served.port}"
     who = "MLFLOW_TRACKING_USERNAME=... MLFLOW_TRACKING_PASSWORD=... " if protected else ""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while process.poll() is None:
-        with suppress(OSError, urllib.error.URLError):
-            with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+        with suppress(OSError):
+            with direct.open(f"{address}/health", timeout=5) as answer:
                 if answer.status == 200:
                     print(f"tracking server: {address} (Ctrl-C ends it)")
                     print(f"next: MLFLOW_TRACKING_URI={address} {who}python -m microgpt.train tracking=server",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from microgpt import files
-from microgpt.errors import DiskError, printable, redacted
+from microgpt.errors import DiskError, UsageError, printable, redacted
 from microgpt.tracking.address import POSTGRESQL, with_driver, without_password
 
 SQLITE = "sqlite:///"
@@ -158,11 +158,20 @@ def open_client(uri: str) -> Any:
 
 
 def experiment_id(client: Any, uri: str, name: str) -> str:
-    """The id of an experiment, which is made where it is missing."""
+    """The id of an experiment, which is made where it is missing.
+
+    Raises:
+        UsageError: its artifacts are kept by a server, and this is not its address.
+    """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is not None:
+        if str(found.artifact_location).startswith("mlflow-artifacts:") and not uri.startswith("http"):
+            raise UsageError(
+                f"the artifacts of the experiment {name} are behind a tracking server",
+                "give its http address in MLFLOW_TRACKING_URI, or take another tracking.experiment=",
+            )
         return str(found.experiment_id)
     location = None
     if with_driver(uri).startswith(POSTGRESQL):
