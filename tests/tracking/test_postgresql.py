@@ -365,6 +365,17 @@ def test_a_database_without_a_server_takes_first_runs_at_once_and_a_whole_run(
     assert_all_there_once(server.database("direct"), home / "run")
     assert list((home / "mlruns" / "artifacts").rglob("samples-250.json"))
     assert len(rows(server.database("direct"), "SELECT run_uuid FROM runs")) == 5
+    # a description that was cut off is made again, and nothing twice
+    (config,) = (home / "mlruns" / "artifacts").rglob("config.yaml")
+    config.unlink()
+    note = json.loads((home / "run" / "mlflow.json").read_text())
+    assert note["described"] is True
+    (home / "run" / "mlflow.json").write_text(json.dumps(note | {"described": False}))
+    forking.start(("feeder",), "tracking.feeder", [["run"]], uri, home)
+    forking.ended(("feeder",))
+    assert config.read_bytes() == (home / "run" / "config.yaml").read_bytes()
+    assert json.loads((home / "run" / "mlflow.json").read_text()) == note
+    assert_all_there_once(server.database("direct"), home / "run")
 
 
 def test_a_run_that_goes_round_the_server_is_told_since_its_artifacts_would_be_lost(

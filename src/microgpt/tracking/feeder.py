@@ -69,6 +69,7 @@ class RunFeeder:
         self.system_rows = 0
         self.stored: dict[str, set[int]] = {}
         self.file: StoreFile | None = None
+        self.described = True  # as are the runs of earlier versions, whose note does not say
 
     def status(self) -> str:
         """How the run stands; one that says RUNNING but holds no lock was killed."""
@@ -91,9 +92,10 @@ class RunFeeder:
         self.file = self.file or StoreFile(self.given["uri"])
         note = self.folder / MLFLOW
         with suppress(OSError, ValueError, KeyError, MlflowException):
-            known = str(files.read_json(note)["run_id"])
+            told = files.read_json(note)
+            known = str(told["run_id"])
             self.client.get_run(known)
-            self.run_id = known
+            self.run_id, self.described = known, bool(told.get("described", True))
         if self.run_id:
             self._read_stored()
             self.client.update_run(self.run_id, status=RUNNING)
@@ -115,24 +117,28 @@ class RunFeeder:
         experiment = experiment_id(self.client, self.given["uri"], self.given["experiment"])
         start = milliseconds(str(facts.get("started", "")))
         run = self.client.create_run(experiment, start_time=start, tags=tags, run_name=facts.get("name"))
-        self.run_id = run.info.run_id
-        files.write_json(note, {"run_id": self.run_id, "experiment_id": experiment})
-        self._describe(facts)
+        self.run_id, self.described = run.info.run_id, False
+        files.write_json(note, {"run_id": self.run_id, "experiment_id": experiment, "described": False})
+        self.describe()
         send_rest(mend(self.client, experiment))
 
     def _read_stored(self) -> None:
         for key in self.client.get_run(self.run_id).data.metrics:
             self.stored[key] = {m.step for m in self.client.get_metric_history(self.run_id, key)}
 
-    def _describe(self, facts: dict[str, Any]) -> None:
-        """Parameters, data sets, config: what does not change while the run goes on."""
+    def describe(self) -> None:
+        """Parameters, data sets, config: what does not change while the run goes on; again where it was cut off."""
+        if self.described:
+            return
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
+        facts = read_run(self.folder)
         config = read_config(self.folder)
         values = flattened(config)
         for key in ("parameters", "flops_per_token", "vocab_size", "device", "precision"):
             values[f"run.{key}"] = facts.get(key, "")
-        log_params(self.client, self.run_id, values)
+        there = self.client.get_run(self.run_id).data.params  # the store refuses other values
+        log_params(self.client, self.run_id, {key: value for key, value in values.items() if key not in there})
         data = facts.get("data", {})
         inputs = []
         for split in ("train", "val"):
@@ -144,6 +150,8 @@ class RunFeeder:
             inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", split)]))
         self.client.log_inputs(self.run_id, inputs)
         self.client.log_artifact(self.run_id, str(self.folder / "config.yaml"))
+        files.write_json(self.folder / MLFLOW, {**files.read_json(self.folder / MLFLOW), "described": True})
+        self.described = True
 
     def send(self) -> bool:
         """Send the metrics that are new; whether there were any."""
@@ -223,6 +231,7 @@ class RunFeeder:
             try:
                 if not self.run_id:
                     self.open()
+                self.describe()
                 moved = self.send()
                 failing_since = 0.0
                 if status != RUNNING and not moved:
