@@ -6,12 +6,12 @@ STAMP := $(VENV)/.installed
 VENDOR := src/microgpt/lab/static/vendor
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test validate evaluate export pipeline chat-model serve lab ui reference torture audit bench \
-	bench-more bench-smoke \
+.PHONY: help setup train test validate evaluate export pipeline chat-model serve lab ui \
+	tracking-server reference torture audit bench bench-more bench-smoke \
 	clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -64,6 +64,9 @@ lab: setup ## open the browser lab: watch a GPT learn, and look inside
 
 ui: setup ## open the MLflow UI on 127.0.0.1:5000
 	$(BIN)/microgpt ui
+
+tracking-server: setup ## MLflow for a team on PostgreSQL, on 127.0.0.1:5000 (MLFLOW_BACKEND_STORE_URI names a database)
+	$(BIN)/microgpt tracking-server
 
 reference: setup ## train the scalar reference on the embedded names
 	$(BIN)/python -m microgpt.reference --stop-after 200

@@ -7,6 +7,7 @@ the codes below. Code that finds a fault raises one of these; nothing else print
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -95,6 +96,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.splitlines()))
 
 
+def redacted(text: str) -> str:
+    """The text without the user names and passwords of the addresses in it, for whatever is shown or saved."""
+    return SECRET_WORD.sub(r"\1***", USER_INFO.sub(r"\1***@", text))
+
+
+def has_password(uri: str) -> bool:
+    """Whether an address holds a secret: a password, or a user name alone, which may be a token."""
+    return redacted(uri) != uri
+
+
+#: `scheme://user:password@`; passwords of databases may hold slashes, so that only a space or quote ends the search
+USER_INFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)(?:[^\s/?#@]*|[^\s/?#:]*:[^\s'\"]*)@", re.IGNORECASE)
+SECRET_WORD = re.compile(r"([?&](?:\w*password|passwd|pwd|\w*token|\w*secret)=)[^&\s'\"]+", re.IGNORECASE)
+
+
 def visible(text: str) -> str:
     """A model's or user's text for a terminal: lines stay, other control characters are spelled out."""
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
@@ -120,7 +136,7 @@ def report(error: BaseException) -> int:
         traceback.print_exception(error)
     if isinstance(error, MicrogptError):
         word = "stopped" if isinstance(error, Stopped) else "error"
-        print(f"{word}: {printable(str(error))}", file=sys.stderr)
+        print(f"{word}: {redacted(printable(str(error)))}", file=sys.stderr)
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         print("stopped: interrupted - run the command again to start over", file=sys.stderr)
@@ -136,7 +152,7 @@ def report(error: BaseException) -> int:
         what = printable(f"{error.strerror or error}{where}")
         print(f"error: {what} - check the path, the free space and the permissions", file=sys.stderr)
         return DISK
-    what = printable(f"{type(error).__name__}: {error}")[:300]
+    what = redacted(printable(f"{type(error).__name__}: {error}"))[:300]
     print(f"error: unexpected {what} - run it again with --debug and report what it prints", file=sys.stderr)
     return UNEXPECTED
 

@@ -219,11 +219,15 @@ class FolderLock:
     The lock is the kernel's (flock), so that a dead holder's lock frees itself; the file's content only tells
     pid and host to whoever is refused.
 
+    Args:
+        folder: made where it is not there.
+        other: how another folder is chosen, for whoever is refused.
+
     Raises:
         BusyError: another live process holds it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, other: str = "choose another with hydra.run.dir=") -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = open(folder / ".lock", "a+")  # noqa: SIM115 - held until close()
@@ -235,7 +239,7 @@ class FolderLock:
             self._file.close()
             raise BusyError(
                 f"the folder {folder} is in use by {holder}",
-                "wait for it, stop it, or choose another with hydra.run.dir=",
+                f"wait for it, stop it, or {other}",
             )
         self._file.truncate(0)
         self._file.write(f"pid {os.getpid()} on {socket.gethostname()}")

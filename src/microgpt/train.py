@@ -94,10 +94,10 @@ def _lead(config: TrainConfig, overrides: list[str], output: Path, ranks: Ranks 
 
             status = train(start, overrides, folder, signals, ranks)
     except BaseException as error:
-        from microgpt.errors import Stopped
+        from microgpt.errors import Stopped, redacted
 
         status = KILLED if isinstance(error, (Stopped, KeyboardInterrupt)) else FAILED
-        folder.update(error=str(error)[:500])
+        folder.update(error=redacted(str(error))[:500])
         folder.log(f"ended: {status}, {error}")
         raise
     finally:

@@ -244,10 +244,17 @@ def test_a_tracking_password_is_refused_since_it_would_be_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for uri in ("https://me:pass@host/x", "postgresql+psycopg2://me:pass@host/db"):
-        with pytest.raises(UsageError, match="password") as caught:
+    for uri in (
+        "https://me:pass@host/x",
+        "postgresql+psycopg2://me:pass@host/db",
+        "postgresql://me:pass/with/slashes@host/db",
+        "postgresql://host/db?user=me&password=pass",
+    ):
+        with pytest.raises(UsageError, match="holds a password") as caught:
             compose([f"tracking.uri='{uri}'"])
-        assert "me:pass" not in str(caught.value)
+        assert "pass@" not in str(caught.value)
+        assert "pass/" not in str(caught.value)
+        assert "=pass" not in str(caught.value)
 
 
 def test_no_secret_of_the_environment_is_in_any_file_of_a_run(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ SKIPPED = {
     r"^cd ": "belongs to a checkout",
     r"^make\b|\.ci/run": "belongs to a checkout; CI runs it",
     r"^docker |^systemctl ": "needs a service",
-    r"microgpt (ui|serve|lab|hub)\b|mlflow models serve": "never ends",
+    r"microgpt (ui|serve|lab|hub|tracking-server)\b|mlflow models serve": "never ends",
     r"microgpt chat( |$)": "waits for a person",
     r"^(llama-|ollama )": "needs llama.cpp or Ollama",
     r"device=(cuda|mps)|device=(ddp|fsdp)(?!.*accelerator=cpu)|--device (cuda|mps|metal)": "needs a GPU",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from microgpt import errors, runtime
-from microgpt.cli import hub, importing, lab, models, runs, serve, stages, talk
+from microgpt.cli import hub, importing, lab, models, runs, serve, stages, talk, team
 from microgpt.cli.app import app
 from microgpt.cli.models import generate
 from microgpt.cli.talk import chat, chat_once, default_chat_model
@@ -25,6 +25,7 @@ __all__ = [
     "serve",
     "stages",
     "talk",
+    "team",
 ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from microgpt.config.schema import ModelConfig
-from microgpt.errors import UsageError
+from microgpt.errors import UsageError, has_password
 
 T = TypeVar("T")
 
@@ -225,7 +225,7 @@ def _cross_checks(config: Any) -> Iterator[str]:
     if getattr(config, "resume", "") and getattr(config, "from_run", ""):
         yield "resume and from_run cannot both be given: resume goes on with a run, from_run starts it again"
     tracking = getattr(config, "tracking", None)
-    if tracking is not None and "@" in tracking.uri.partition("://")[2].partition("/")[0]:
+    if tracking is not None and has_password(tracking.uri):
         yield "tracking.uri: holds a password, which would be saved with the run; put it into MLFLOW_TRACKING_URI"
     trainer = getattr(config, "trainer", None)
     if trainer is not None and trainer.additional_steps and not config.resume:

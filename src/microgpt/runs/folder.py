@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from microgpt import files
-from microgpt.errors import ModelError, printable
+from microgpt.errors import ModelError, printable, redacted
 from microgpt.runtime import now_iso
 
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
@@ -113,7 +113,7 @@ class RunFolder:
     def log(self, text: str, level: str = "info") -> None:
         """Append a line to train.log; `debug` lines only where the run's level asks for them."""
         if level == "info" or self.level == "debug":
-            self.append(LOG, f"{now_iso()} {level} {printable(text)}")
+            self.append(LOG, f"{now_iso()} {level} {redacted(printable(text))}")
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append a line to metrics.jsonl."""
@@ -223,7 +223,7 @@ def provenance() -> dict[str, Any]:
 
     packages = ("microgpt", "torch", "pytorch-lightning", "hydra-core", "mlflow", "tokenizers", "numpy")
     return {
-        "command": os.environ.get(COMMAND) or command_line(),
+        "command": redacted(os.environ.get(COMMAND) or command_line()),
         "versions": {name: version(name) for name in packages},
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from microgpt import files
-from microgpt.errors import ModelError
+from microgpt.errors import ModelError, UsageError, redacted
 from microgpt.runs.curves import PICTURE, loss_figure
 from microgpt.runs.find import MLFLOW
 from microgpt.runs.folder import (
@@ -79,6 +79,7 @@ class RunFeeder:
         self.system_rows = 0
         self.stored: dict[str, set[int]] = {}
         self.file: StoreFile | None = None
+        self.described = True  # as are the runs of earlier versions, whose note does not say
 
     def status(self) -> str:
         """How the run stands; one that says RUNNING but holds no lock was killed."""
@@ -101,9 +102,10 @@ class RunFeeder:
         self.file = self.file or StoreFile(self.given["uri"])
         note = self.folder / MLFLOW
         with suppress(OSError, ValueError, KeyError, MlflowException):
-            known = str(files.read_json(note)["run_id"])
+            told = files.read_json(note)
+            known = str(told["run_id"])
             self.client.get_run(known)
-            self.run_id = known
+            self.run_id, self.described = known, bool(told.get("described", True))
         if self.run_id:
             self._read_stored()
             self.client.update_run(self.run_id, status=RUNNING)
@@ -125,24 +127,28 @@ class RunFeeder:
         experiment = experiment_id(self.client, self.given["uri"], self.given["experiment"])
         start = milliseconds(str(facts.get("started", "")))
         run = self.client.create_run(experiment, start_time=start, tags=tags, run_name=facts.get("name"))
-        self.run_id = run.info.run_id
-        files.write_json(note, {"run_id": self.run_id, "experiment_id": experiment})
-        self._describe(facts)
+        self.run_id, self.described = run.info.run_id, False
+        files.write_json(note, {"run_id": self.run_id, "experiment_id": experiment, "described": False})
+        self.describe()
         send_rest(mend(self.client, experiment))
 
     def _read_stored(self) -> None:
         for key in self.client.get_run(self.run_id).data.metrics:
             self.stored[key] = {m.step for m in self.client.get_metric_history(self.run_id, key)}
 
-    def _describe(self, facts: dict[str, Any]) -> None:
-        """Parameters, data sets, config: what does not change while the run goes on."""
+    def describe(self) -> None:
+        """Parameters, data sets, config: what does not change while the run goes on; again where it was cut off."""
+        if self.described:
+            return
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
+        facts = read_run(self.folder)
         config = read_config(self.folder)
         values = flattened(config)
         for key in ("parameters", "flops_per_token", "vocab_size", "device", "precision"):
             values[f"run.{key}"] = facts.get(key, "")
-        log_params(self.client, self.run_id, values)
+        there = self.client.get_run(self.run_id).data.params  # the store refuses other values
+        log_params(self.client, self.run_id, {key: value for key, value in values.items() if key not in there})
         data = facts.get("data", {})
         inputs = []
         for split in ("train", "val"):
@@ -154,6 +160,8 @@ class RunFeeder:
             inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", split)]))
         self.client.log_inputs(self.run_id, inputs)
         self.client.log_artifact(self.run_id, str(self.folder / "config.yaml"))
+        files.write_json(self.folder / MLFLOW, {**files.read_json(self.folder / MLFLOW), "described": True})
+        self.described = True
 
     def send(self) -> bool:
         """Send the metrics that are new; whether there were any."""
@@ -235,6 +243,7 @@ class RunFeeder:
             try:
                 if not self.run_id:
                     self.open()
+                self.describe()
                 moved = self.send()
                 failing_since = 0.0
                 if status != RUNNING and not moved:
@@ -245,9 +254,11 @@ class RunFeeder:
                     return 0
                 if not moved:
                     time.sleep(POLL_SECONDS if status == RUNNING else 0.0)
+            except UsageError:
+                raise  # trying again would not help
             except Exception as error:
                 if said != (said := repr(error)[:200]):  # not the same again for hours
-                    traceback.print_exc()
+                    print(redacted(traceback.format_exc()), file=sys.stderr, flush=True)
                 failing_since = failing_since or time.monotonic()
                 if status != RUNNING and time.monotonic() - failing_since > RETRY_SECONDS:
                     return 1
@@ -269,7 +280,7 @@ def main() -> int:
     try:
         with files.waiting_lock(folder / LOCK):  # a feeder of the run before a resume may still be at work
             return RunFeeder(folder).run()
-    except ModelError as error:
+    except (ModelError, UsageError) as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from microgpt.config.schema import TrackingConfig
+from microgpt.errors import redacted
 from microgpt.tracking.start import PARENT, tracking_uri
 
 
@@ -71,6 +72,6 @@ def log_results(
         if fresh:
             client.set_terminated(run_id, "FINISHED")
     except Exception as error:  # whatever the store says, the stage's own results stand
-        print(f"note: not logged to MLflow ({type(error).__name__}: {str(error)[:120]})", file=sys.stderr)
+        print(f"note: not logged to MLflow ({type(error).__name__}: {redacted(str(error))[:120]})", file=sys.stderr)
         return ""
     return run_id

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from microgpt.config.schema import TrackingConfig
-from microgpt.errors import UsageError
+from microgpt.errors import UsageError, redacted
 
 PARENT = "MICROGPT_PARENT_RUN"
 LOG = "mlflow.log"
@@ -114,7 +114,8 @@ def _parent(tracking: TrackingConfig, *words: str) -> str:
         print(f"note: MLflow has no parent run (no answer in {limit:.0f} s)", file=sys.stderr)
         return ""
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:200]
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        reason = redacted(reason)[:200]
         print(f"note: MLflow has no parent run ({reason})", file=sys.stderr)
         return ""
     return done.stdout.strip()

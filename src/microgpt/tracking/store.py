@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from microgpt import files
-from microgpt.errors import DiskError
+from microgpt.errors import DiskError, UsageError, printable, redacted
+from microgpt.tracking.address import POSTGRESQL, with_driver, without_password
 
 SQLITE = "sqlite:///"
+#: artifacts of a database that no server stands before
+DIRECT_ARTIFACTS = "mlruns/artifacts"
+#: any number, the same for all who make tables; seconds to connect
+SCHEMA_LOCK, CONNECT_SECONDS = 0x6D6C666C6F77, 10
 MAX_PARAM, MAX_PARAMS, MAX_METRICS = 6000, 100, 1000
 
 
@@ -68,10 +73,15 @@ def refuse_damaged(path: Path) -> None:
 
 
 def ensure_schema(uri: str) -> None:
-    """Make a sqlite store where there is none. Eight first runs at once make it once.
+    """Make a store in a database where there is none. Eight first runs at once make it once.
 
-    Making the schema takes MLflow seconds; a copy of an earlier one of the same version takes none.
+    Making the schema takes MLflow seconds; for sqlite a copy of an earlier one of the same version takes none.
+
+    Raises:
+        DiskError: there is no database, or none that answers.
     """
+    if uri.startswith(POSTGRESQL):
+        _ensure_tables(uri)
     if not uri.startswith(SQLITE):
         return
     path = Path(uri.removeprefix(SQLITE))
@@ -104,6 +114,31 @@ def ensure_schema(uri: str) -> None:
         os.replace(fresh, path)
 
 
+def _ensure_tables(uri: str) -> None:
+    """Look into a database at once, which MLflow tries for minutes, and make the tables under a lock of its own."""
+    from sqlalchemy import NullPool, create_engine, inspect, text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        engine = create_engine(uri, poolclass=NullPool, connect_args={"connect_timeout": CONNECT_SECONDS})
+        with engine.connect() as database:
+            if inspect(database).has_table("alembic_version"):
+                return
+            database.execute(text(f"SELECT pg_advisory_lock({SCHEMA_LOCK})"))  # goes with the connection
+            if inspect(database).has_table("alembic_version"):
+                return
+            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+            print("making the MLflow store; once for a database", file=sys.stderr, flush=True)
+            SqlAlchemyStore(uri, DIRECT_ARTIFACTS).engine.dispose()
+    except (SQLAlchemyError, ImportError) as error:
+        said = redacted(printable(str(error)))[:200]
+        raise DiskError(
+            f"the MLflow store {redacted(uri)} does not answer ({said})",
+            "start it, check MLFLOW_TRACKING_URI, or pip install 'microgpt[team]'",
+        ) from None
+
+
 def _make_schema(path: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -116,20 +151,32 @@ def open_client(uri: str) -> Any:
     import mlflow
     from mlflow import MlflowClient
 
+    uri = without_password(uri)
     ensure_schema(uri)
     mlflow.set_tracking_uri(uri)
     return MlflowClient(uri)
 
 
 def experiment_id(client: Any, uri: str, name: str) -> str:
-    """The id of an experiment, which is made where it is missing."""
+    """The id of an experiment, which is made where it is missing.
+
+    Raises:
+        UsageError: its artifacts are kept by a server, and this is not its address.
+    """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is not None:
+        if str(found.artifact_location).startswith("mlflow-artifacts:") and not uri.startswith("http"):
+            raise UsageError(
+                f"the artifacts of the experiment {name} are behind a tracking server",
+                "give its http address in MLFLOW_TRACKING_URI, or take another tracking.experiment=",
+            )
         return str(found.experiment_id)
     location = None
-    if uri.startswith(SQLITE):
+    if with_driver(uri).startswith(POSTGRESQL):
+        location = (Path(DIRECT_ARTIFACTS) / name).resolve().as_uri()
+    elif uri.startswith(SQLITE):
         location = (Path(uri.removeprefix(SQLITE)).parent / "artifacts" / name).resolve().as_uri()
     try:
         return str(client.create_experiment(name, artifact_location=location))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -9,7 +10,8 @@ import sys
 from contextlib import closing
 
 from microgpt.config.schema import TrackingConfig
-from microgpt.errors import UsageError
+from microgpt.errors import UsageError, redacted
+from microgpt.tracking.address import without_password
 from microgpt.tracking.start import tracking_uri
 
 HOST = "127.0.0.1"
@@ -36,24 +38,40 @@ def environment() -> dict[str, str]:
     return {**os.environ, **safe}
 
 
+def refuse_taken(port: int, host: str = HOST) -> None:
+    """Look whether a port is free.
+
+    Raises:
+        UsageError: it is not.
+    """
+    with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise UsageError(f"cannot listen on {host}:{port} ({error.strerror})", "choose --port") from None
+            raise UsageError(f"port {port} is in use", "choose another with --port") from None
+
+
 def serve_ui(uri: str, port: int) -> int:
-    """Run the server until Ctrl-C.
+    """Run the server until Ctrl-C; where the runs are on a server already, say only where its UI is.
 
     Raises:
         UsageError: the port is taken.
     """
     from microgpt.tracking.store import ensure_schema
 
-    with closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            raise UsageError(f"port {port} is in use", "choose another with --port") from None
     address = tracking_uri(TrackingConfig(uri=uri))
+    if address.startswith("http"):
+        print(f"MLflow UI: {redacted(address)} (the server of these runs has it)")
+        return 0
+    refuse_taken(port)
+    surroundings = environment()
+    address = without_password(address, surroundings)  # the words of a command are for all users to see
     ensure_schema(address)
     print(f"MLflow UI: http://{HOST}:{port} (ready in some seconds; Ctrl-C ends it)", flush=True)
-    process = subprocess.Popen(command(address, port), env=environment())
+    process = subprocess.Popen(command(address, port), env=surroundings)
     try:
         return process.wait()
     except KeyboardInterrupt:
