@@ -6,6 +6,7 @@ import copy
 import math
 from dataclasses import dataclass
 
+from microgpt.config import depth
 from microgpt.config.schema import TrainConfig
 from microgpt.runtime import cpu_threads
 
@@ -28,11 +29,13 @@ class Facts:
         val_rows: rows of the validation set.
         flops_per_token: of the model, forward and backward.
         train_tokens: tokens of the training set.
+        parameters: all trained numbers of the model.
     """
 
     val_rows: int
     flops_per_token: int
     train_tokens: int = 0
+    parameters: int = 0
 
 
 def vocabulary(configured: int | None, text_bytes: int) -> int:
@@ -47,14 +50,17 @@ def threads(configured: int, micro_batch_flops: float) -> int:
     return configured or int(max(1, min(cpu_threads(), micro_batch_flops // THREAD_FLOPS)))
 
 
-def resolved_shape(config: TrainConfig, train_tokens: int) -> TrainConfig:
+def resolved_shape(config: TrainConfig, train_tokens: int, parameters: int = 0) -> TrainConfig:
     """The config with the autos filled that need no model: batch, steps, learning rate, warm-up, intervals.
 
     Args:
         config: with autos.
         train_tokens: tokens of the training set.
+        parameters: all trained numbers of the model, which `model.depth` asks for.
     """
     c = copy.deepcopy(config)
+    if c.model.depth is not None and parameters:
+        _dialled(c, train_tokens, parameters)
     if c.data.batch_size is None:
         c.data.batch_size = max(1, TOKENS_A_BATCH // c.model.block_size)
     if c.trainer.max_steps is None:
@@ -76,9 +82,21 @@ def resolved_shape(config: TrainConfig, train_tokens: int) -> TrainConfig:
     return c
 
 
+def _dialled(c: TrainConfig, train_tokens: int, parameters: int) -> None:
+    """Fill batch and steps by the rules of `model.depth` where they are open."""
+    given = None if c.data.batch_size is None else c.data.batch_size * c.trainer.accumulate
+    plan = depth.plan(parameters, c.model.block_size, train_tokens, given)
+    if c.data.batch_size is None:
+        c.data.batch_size = max(1, plan.batch_size * plan.accumulate // c.trainer.accumulate)
+        if c.trainer.accumulate == 1:
+            c.data.batch_size, c.trainer.accumulate = plan.batch_size, plan.accumulate
+    if c.trainer.max_steps is None:
+        c.trainer.max_steps = plan.steps
+
+
 def resolved(config: TrainConfig, facts: Facts) -> TrainConfig:
     """The config with every auto filled."""
-    c = resolved_shape(config, facts.train_tokens)
+    c = resolved_shape(config, facts.train_tokens, facts.parameters)
     rows = c.data.batch_size or 1
     interval = c.trainer.eval_interval or 1
     tokens_a_step = rows * c.trainer.accumulate * c.model.block_size

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from microgpt.config.build import build, flat, plain
+from microgpt.config.depth import with_shape
 from microgpt.config.scan import check_overrides, check_yaml_folder, touched_keys
 from microgpt.config.schema import SCHEMA_VERSION, STAGES, TrainConfig
 from microgpt.config.search import config_folders, shipped_conf, user_conf
@@ -55,8 +56,14 @@ def register() -> None:
         store.store(name=f"{stage}_defaults", node=plain(cls()))
 
 
-def from_hydra(stage: str, composed: DictConfig) -> Any:
-    """The typed config of a stage from what Hydra composed."""
+def from_hydra(stage: str, composed: DictConfig, overrides: list[str]) -> Any:
+    """The typed config of a stage from what Hydra composed.
+
+    Args:
+        stage: of `STAGES`.
+        composed: as Hydra made it.
+        overrides: what was typed, which `model.depth` does not replace.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -64,7 +71,8 @@ def from_hydra(stage: str, composed: DictConfig) -> Any:
         values = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
         raise UsageError(f"config: {str(error).splitlines()[0]}", "correct the value") from error
-    return build(STAGES[stage], typing.cast("Mapping[str, Any]", values))
+    typed, _ = touched_keys(overrides, STAGES[stage])
+    return build(STAGES[stage], with_shape(typing.cast("Mapping[str, Any]", values), typed))
 
 
 def hydra_mistake(error: BaseException) -> UsageError:
@@ -94,7 +102,7 @@ def compose(overrides: list[str] | None = None, stage: str = "train") -> Any:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(shipped_conf()), version_base="1.3"):
-            return from_hydra(stage, hydra_compose(stage, overrides=words))
+            return from_hydra(stage, hydra_compose(stage, overrides=words), words)
     except (HydraException, OmegaConfBaseException) as error:
         raise hydra_mistake(error) from error
 
@@ -104,6 +112,12 @@ def overlaid(saved: Mapping[str, Any], overrides: list[str], composed: TrainConf
     base = build(TrainConfig, migrated(saved))
     keys, experiment = touched_keys(overrides, TrainConfig)
     values = flat(composed)
+    if "model.depth" in keys and values["model.depth"] != base.model.depth:
+        had = "no depth" if base.model.depth is None else f"depth {base.model.depth}"
+        raise UsageError(
+            f"model.depth={values['model.depth']}: the run was made with {had}, which its other settings belong to",
+            "leave model.depth out, or start a new run with it",
+        )
     if experiment:
         default = flat(compose([]))
         keys |= {key for key, value in values.items() if value != default[key]}

@@ -104,7 +104,8 @@ def _stage(stage: str, run: Stage) -> None:
             runtime.prepare_process()
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # between trials: the sweep hears it, and tells the workers
         try:
-            run(from_hydra(stage, composed), list(state.overrides.task), Path(state.runtime.output_dir))
+            words = list(state.overrides.task)
+            run(from_hydra(stage, composed, words), words, Path(state.runtime.output_dir))
         except SystemExit as stop:  # of a stage in processes of its own, which have said what is wrong
             if not multirun or not isinstance(stop.code, int) or stop.code in (errors.SIGINT, errors.SIGTERM):
                 raise

@@ -36,6 +36,13 @@ def setting(
 class ModelConfig:
     """The shape of the GPT."""
 
+    depth: int | None = setting(
+        None,
+        "one dial for the size: sets n_layer, n_embd and n_head, and the autos of learning rate, batch and steps "
+        "follow scaling rules; typed keys win (auto: off)",
+        ge=1,
+        le=128,
+    )
     n_layer: int = setting(2, "transformer blocks", ge=1, le=1024)
     n_head: int = setting(4, "attention heads; n_embd must be divisible by it", ge=1, le=1024)
     n_kv_head: int | None = setting(
@@ -218,6 +225,14 @@ class TrainerConfig:
     )
     auto_micro_batch: bool = setting(
         False, "out of memory: halve the micro-batch and double the accumulation, instead of ending the run"
+    )
+    find_lr: bool = setting(
+        False, "find the learning rates by a range test on a copy of the model, then train with them"
+    )
+    find_batch_size: bool = setting(
+        False,
+        "find the micro-batch, at the same rows a step: the largest that fits a GPU, the fastest on a CPU; then "
+        "train with it",
     )
     profile: bool = setting(False, "tell at the end where the time went: a table, profile.csv and MLflow metrics")
     deterministic: bool = setting(False, "same bits on CUDA too, slower; the CPU is always so")

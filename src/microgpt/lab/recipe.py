@@ -99,9 +99,9 @@ def prepared_recipe(config: TrainConfig, tokenizer: Path | None = None) -> Recip
     if size > MOST_PARAMETERS:
         raise UsageError(f"the model would have {size:,} parameters", f"the lab trains up to {MOST_PARAMETERS:,}")
     positions = prepared.facts["train"]["positions"]
-    config = resolved_shape(config, positions)
+    config = resolved_shape(config, positions, size)
     rows = sum(b.rows.per_epoch for b in prepared.val_batches(config.data, config.model.block_size, 1))
-    return Recipe(resolved(config, Facts(rows, 6 * size, positions)), prepared)
+    return Recipe(resolved(config, Facts(rows, 6 * size, positions, size)), prepared)
 
 
 def of_run(folder: Path) -> Recipe:

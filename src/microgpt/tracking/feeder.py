@@ -38,6 +38,10 @@ from microgpt.tracking.stale import FOLDER, LOCK, mend, owner_tags, send_rest
 from microgpt.tracking.start import PARENT
 from microgpt.tracking.store import MAX_METRICS, StoreFile, experiment_id, log_params, open_client, settings
 
+ARTIFACTS = (
+    *("eval.csv", "profile.csv", "run.json", "metrics.jsonl"),
+    *("find_lr.json", "find_lr.png", "find_batch_size.json"),
+)
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 60.0
 SYSTEM_NAMES = {
@@ -209,7 +213,7 @@ class RunFeeder:
 
     def close(self, status: str) -> None:
         """What can be said only at the end: samples, plot, tables, status."""
-        for name in ("eval.csv", "profile.csv", "run.json", "metrics.jsonl"):
+        for name in ARTIFACTS:
             if (self.folder / name).exists():
                 self.client.log_artifact(self.run_id, str(self.folder / name))
         rows = [

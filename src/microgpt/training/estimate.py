@@ -89,9 +89,9 @@ def estimate(
     """
     vocab_size = guessed_vocabulary(config, text_bytes, characters)
     data_tokens = int(text_bytes * (1 - config.data.val_fraction) / BYTES_A_TOKEN[config.tokenizer.kind])
-    c = resolved_shape(config, data_tokens)
-    shapes = parameter_shapes(c.model, vocab_size)
+    shapes = parameter_shapes(config.model, vocab_size)
     parameters = sum(math.prod(s) for s in shapes.values())
+    c = resolved_shape(config, data_tokens, parameters)
     hidden = sum(math.prod(s) for n, s in shapes.items() if len(s) == 2 and n.startswith("layer"))
     moments = 2 * parameters - (hidden if c.optimizer.name == "muon" else 0)
     averaged = parameters if c.optimizer.ema_decay else 0

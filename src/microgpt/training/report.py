@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from microgpt.config.depth import plan
 from microgpt.config.schema import TrainConfig
 from microgpt.data.mixture import Prepared
 from microgpt.errors import printable
@@ -76,12 +77,26 @@ def start_table(
         ("loss", f"a random guess has ln({tokenizer.vocab_size:,}) = {math.log(tokenizer.vocab_size):.2f}"),
         ("run folder", str(folder)),
     ]
+    if m.depth is not None:
+        rows.insert(3, ("depth", _depth(config, model.parameter_count(), train["positions"])))
     chat = {name.replace("_", " "): count for name, count in facts["conversations"].items() if count}
     if chat:
         rows.insert(1, ("conversations", ", ".join(f"{count:,} {name}" for name, count in chat.items())))
     if note:
         rows.insert(0, ("resume", note))
     _table("", rows)
+
+
+def _depth(config: TrainConfig, parameters: int, train_tokens: int) -> str:
+    """What the dial has set, and what has won over it."""
+    m, o, t = config.model, config.optimizer, config.trainer
+    tokens = (config.data.batch_size or 1) * t.accumulate * m.block_size * (t.max_steps or 0)
+    bound = plan(parameters, m.block_size, train_tokens).bound
+    return (
+        f"{m.depth}: {m.n_embd} wide, {m.n_head} heads, learning rate {o.learning_rate:.3g}, "
+        f"{config.data.batch_size} x {t.accumulate} rows a step, {t.max_steps:,} steps; "
+        f"{tokens / parameters:.2g} tokens a parameter (the rule: {bound})"
+    )
 
 
 def end_table(folder: Path, fitted: Fitted, tokenizer: Tokenizer, samples: list[str], tracking: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from microgpt import runtime
 from microgpt.checkpoints.folder import TOKENIZER, find
 from microgpt.checkpoints.model import ModelFolder, load_weights, open_model
-from microgpt.config.auto import Facts, resolved, resolved_shape
+from microgpt.config.auto import Facts, resolved
 from microgpt.config.build import build, flat, plain
 from microgpt.config.scan import touched_keys
 from microgpt.config.schema import TokenizerConfig, TrainConfig
@@ -69,16 +69,24 @@ def train(
     from microgpt.training.fit import fit
     from microgpt.training.ranks import divided
     from microgpt.training.report import end_table, start_table
+    from microgpt.training.search import kept, searched
 
     device = _device(config) if ranks is None else ranks.device
     precision = runtime.choose_precision(config.device.precision, device)
     if ranks is not None:
         share_machine(config, ranks, precision)
-    config = resolved_shape(config, prepared.facts["train"]["positions"])
     torch.manual_seed(config.seed)  # dropout draws from it; a resumed run restores its state
     model = _model(config, prepared.tokenizer, parent)
     val_rows = sum(b.rows.per_epoch for b in prepared.val_batches(config.data, config.model.block_size, 1))
-    config = resolved(config, Facts(val_rows, model.flops_per_token(), prepared.facts["train"]["positions"]))
+    positions = prepared.facts["train"]["positions"]
+    facts = Facts(val_rows, model.flops_per_token(), positions, model.parameter_count())
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high")  # what autocast leaves in f32, such as Muon's sums, may use TF32
+    if precision == "f32" and device == "cpu":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    if start.checkpoint is None:
+        config = searched(config, lambda c: resolved(c, facts), model, prepared, device, precision, signals, folder)
+    config = resolved(kept(config), facts)
     runtime.set_threads(config.device.threads)
     if ranks is not None:
         divided(config.data.batch_size or 1, config.trainer.accumulate, ranks.world)  # refuses early
@@ -113,10 +121,6 @@ def train(
         "model": {"name": folder.path.name, "data": prepared.facts, "sampling": saved["sampling"]},
         "state": {"data_fingerprint": prepared.fingerprint, "config": saved},
     }
-    if device == "cuda":
-        torch.set_float32_matmul_precision("high")  # what autocast leaves in f32, such as Muon's sums, may use TF32
-    if precision == "f32" and device == "cpu":
-        torch.use_deterministic_algorithms(True, warn_only=True)
     fitted = fit(config, folder, model, prepared, schedule, device, precision, signals, meta, start.checkpoint, ranks)
     if not leads:
         return FINISHED
@@ -141,6 +145,7 @@ def _parent_model(config: TrainConfig, overrides: list[str]) -> ModelFolder:
         raise ModelError(f"init_from={config.init_from} has another shape: {listed}", "leave these keys out")
     dropout = config.model.dropout
     config.model = parent.config
+    config.model.depth = None  # its rules are for models that are trained from nothing
     config.model.dropout = dropout
     return parent
 
