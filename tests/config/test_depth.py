@@ -86,5 +86,5 @@ def test_a_saved_run_keeps_its_depth() -> None:
     saved = plain(filled(words))
     assert overlaid(saved, words, compose(words)).model.n_embd == 128
     for had, typed in ((saved, "model.depth=3"), (plain(compose([])), "model.depth=2")):
-        with pytest.raises(UsageError, match="leave model.depth out"):
+        with pytest.raises(UsageError, match=r"leave model\.depth out"):
             overlaid(had, [typed], compose([typed]))

@@ -71,7 +71,7 @@ def from_hydra(stage: str, composed: DictConfig, overrides: list[str]) -> Any:
         values = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
         raise UsageError(f"config: {str(error).splitlines()[0]}", "correct the value") from error
-    typed, _ = touched_keys(overrides, STAGES[stage])
+    typed = [word.partition("=")[0].lstrip("+") for word in overrides]  # keys alone: a preset is no typed key
     return build(STAGES[stage], with_shape(typing.cast("Mapping[str, Any]", values), typed))
 
 
