@@ -16,6 +16,7 @@ FLOORS = [
     {"web"},
     {"pipeline"},
     {"validate", "train", "evaluate", "compare", "export.__main__"},
+    {"scaling"},
     {"training", "export", "comparing"},
     {"sweeps"},
     {"inference", "tracking"},

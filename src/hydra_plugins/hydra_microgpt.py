@@ -31,6 +31,11 @@ class MicrogptSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep that the words of the command line describe."""
+        if self.config.sweep.kind == "scaling" or "sweep=scaling" in arguments:
+            from microgpt.scaling.study import run_scaling
+
+            run_scaling(self.hydra_context, self.config, arguments)
+            return
         from microgpt.sweeps.drive import run_sweep
 
         run_sweep(self.hydra_context, self.config, self.launcher, arguments)

@@ -312,8 +312,9 @@ class SweepConfig:
 
     kind: str = setting(
         "grid",
-        "every combination of the values, or trials that Optuna chooses to lower the validation loss",
-        choices=("grid", "optuna"),
+        "every combination of the values, trials that Optuna chooses to lower the validation loss, or a scaling "
+        "study: small models foretell the loss of a larger one",
+        choices=("grid", "optuna", "scaling"),
     )
     trials: int = setting(20, "with optuna: trials of the whole sweep", unit="trials", ge=1, le=100_000)
     sampler: str = setting("tpe", "with optuna: how values are chosen", choices=("tpe", "random"))
@@ -332,6 +333,17 @@ class SweepConfig:
     parallel: int = setting(
         0, "with optuna: trials chosen at a time (0: hydra.launcher.n_jobs where it is given, else 1)",
         unit="trials", ge=0, le=10_000,
+    )  # fmt: skip
+    depths: list[str] = setting(["1", "2", "3"], "with scaling: model.depth of the small models")
+    budgets: list[str] = setting(
+        ["1e12", "2e12", "4e12", "8e12"], "with scaling: operations that each of them is trained with", unit="FLOPs"
+    )
+    target_depth: int = setting(
+        0, "with scaling: model.depth of the larger model (0: by the sixth root of its compute)", ge=0, le=128
+    )
+    target_budget: float = setting(
+        0.0, "with scaling: operations of the larger model (0: 4 times the largest budget)", unit="FLOPs",
+        ge=0, le=1e30,
     )  # fmt: skip
 
 

@@ -116,7 +116,7 @@ class Sweep:
             except (HydraException, OmegaConfBaseException) as error:
                 raise hydra_mistake(error) from error
             own = OmegaConf.masked_copy(found, [str(key) for key in found if key != "hydra"])
-            self._composed[tuple(overrides)] = from_hydra("train", own), found
+            self._composed[tuple(overrides)] = from_hydra("train", own, overrides), found
         return self._composed[tuple(overrides)]
 
     def place(self, overrides: list[str], number: int) -> Path:
