@@ -86,6 +86,7 @@ python -m microgpt.train data=names tokenizer=char model=micro name=first-try
 
 #: what each auto becomes; a test holds these keys equal to the keys of the schema that can be auto
 AUTO = {
+    "model.depth": "none: the shape is that of the preset and of single keys ([the rules](what-to-try.md)).",
     "model.n_kv_head": "`model.n_head`: every head has keys and values of its own.",
     "model.mlp_hidden": "4 times `model.n_embd`; for swiglu 8/3 of it, up to a multiple of 64.",
     "model.init_std": "1/sqrt(`model.n_embd`), at most 0.08.",
