@@ -14,7 +14,7 @@ import numpy.typing as npt
 from microgpt.config.schema import DataConfig
 from microgpt.data.documents import BadRows, read_documents
 from microgpt.data.order import mixed
-from microgpt.data.prepare import scan
+from microgpt.data.scan import scan
 from microgpt.data.sources import Source
 from microgpt.tokenizer.base import BOS, CHAT_TOKENS
 

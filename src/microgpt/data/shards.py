@@ -52,6 +52,21 @@ class TokenSet:
         return self.tokens[int(self.starts[index]) + 1 : int(self.starts[index + 1])]
 
 
+@dataclass(frozen=True)
+class Span:
+    """Documents that follow each other, as they stand in a set's files.
+
+    Attributes:
+        tokens: the stream without a closing BOS, shape [positions].
+        starts: first position of each document that begins here, from the span's own beginning, shape [documents].
+        mask: which token after each position counts as a target, uint8 [positions], or None where all do.
+    """
+
+    tokens: Tokens
+    starts: npt.NDArray[np.int64]
+    mask: npt.NDArray[np.uint8] | None
+
+
 class SetWriter:
     """Appends documents to one split's files. Closed, the set can be opened by `open_set`.
 
@@ -61,15 +76,28 @@ class SetWriter:
         dtype: of the tokens.
         bos: id that stands before every document.
         masked: whether a loss mask is written beside the tokens.
+        at: (documents, positions) that are kept of what stands there; what follows them is cut off.
+
+    Raises:
+        FileNotFoundError, EOFError: a file that is to be gone on with is missing or too short.
     """
 
-    def __init__(self, folder: Path, split: str, dtype: npt.DTypeLike, bos: int, masked: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        dtype: npt.DTypeLike,
+        bos: int,
+        masked: bool = False,
+        at: tuple[int, int] = (0, 0),
+    ) -> None:
         self._dtype, self._bos = np.dtype(dtype), bos
-        self._tokens: BinaryIO = open(folder / f"{split}.tokens", "wb")  # noqa: SIM115 - closed by close()
-        self._starts: BinaryIO = open(folder / f"{split}.starts", "wb")  # noqa: SIM115
-        self._mask: BinaryIO | None = open(folder / f"{split}.mask", "wb") if masked else None  # noqa: SIM115
-        self.documents = 0
-        self.positions = 0
+        self.documents, self.positions = at
+        tokens, starts = self.positions * self._dtype.itemsize, self.documents * 8
+        self._tokens: BinaryIO = _opened(folder / f"{split}.tokens", tokens)
+        self._starts: BinaryIO = _opened(folder / f"{split}.starts", starts)
+        mask = self.positions + 1 if self.documents else 0
+        self._mask: BinaryIO | None = _opened(folder / f"{split}.mask", mask) if masked else None
 
     def add(self, ids: Tokens, mask: Tokens | None = None, continues: bool = False) -> None:
         """Write a document's ids (without BOS), or more ids of the document before.
@@ -94,29 +122,50 @@ class SetWriter:
             self._mask.write(given.tobytes())
         self.positions += len(ids)
 
-    def add_all(self, rows: list[Tokens]) -> None:
-        """Write many whole documents without a mask at once; the same as `add` for each, and much quicker."""
-        if not rows:
-            return
-        lengths = np.fromiter(map(len, rows), np.int64, len(rows)) + 1
-        starts = np.cumsum(lengths) - lengths
-        stream = np.empty(int(lengths.sum()), self._dtype)
-        stream[starts] = self._bos
-        text = np.ones(len(stream), bool)
-        text[starts] = False
-        stream[text] = np.concatenate(rows)
-        self._starts.write((starts + self.positions).tobytes())
-        self._tokens.write(stream.tobytes())
-        self.positions += len(stream)
-        self.documents += len(rows)
+    def add_all(self, span: Span) -> None:
+        """Write many documents at once."""
+        self._starts.write((span.starts + self.positions).tobytes())
+        self._tokens.write(span.tokens.tobytes())
+        if self._mask is not None and span.mask is not None:
+            if not self.documents and len(span.starts):
+                self._mask.write(b"\x00")
+            self._mask.write(span.mask.tobytes())
+        self.positions += len(span.tokens)
+        self.documents += len(span.starts)
+
+    def sync(self) -> tuple[int, int]:
+        """Bring all that was added to the disk; (documents, positions) to go on from."""
+        for file in self._files():
+            file.flush()
+            os.fsync(file.fileno())
+        return self.documents, self.positions
 
     def close(self) -> None:
         """Write the closing BOS and finish the files."""
         self._starts.write(np.int64(self.positions).tobytes())
         self._tokens.write(self._dtype.type(self._bos).tobytes())
-        for file in (self._tokens, self._starts, self._mask):
-            if file is not None:
-                file.close()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the files as they are."""
+        for file in self._files():
+            file.close()
+
+    def _files(self) -> list[BinaryIO]:
+        return [file for file in (self._tokens, self._starts, self._mask) if file is not None]
+
+
+def _opened(path: Path, kept: int) -> BinaryIO:
+    """A file to append to, cut to the bytes that are kept."""
+    if not kept:
+        return open(path, "wb")
+    file = open(path, "r+b")  # noqa: SIM115 - closed by close()
+    if file.seek(0, os.SEEK_END) < kept:
+        file.close()
+        raise EOFError
+    file.truncate(kept)
+    file.seek(kept)
+    return file
 
 
 def open_set(folder: Path, split: str, dtype: npt.DTypeLike) -> TokenSet:
