@@ -7,6 +7,7 @@ positions, each with a target, and BOS stands on both of its ends as prior art h
 
 from __future__ import annotations
 
+import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from microgpt.errors import DataError
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val")
+KEPT_BYTES = 64 << 20  # files up to here stay in memory where they were read
 Tokens = npt.NDArray[Any]
 
 
@@ -31,11 +33,24 @@ class TokenSet:
         tokens: the stream, shape [positions + 1], uint16 or uint32.
         starts: first position of each document, shape [documents + 1]; the last is the number of positions.
         mask: 1 where a token counts as a target, shape [positions + 1], or None where all do.
+        maps: the files that these are mapped from.
     """
 
     tokens: Tokens
     starts: npt.NDArray[np.int64]
     mask: npt.NDArray[np.uint8] | None
+    maps: tuple[mmap.mmap, ...] = ()
+
+    @property
+    def large(self) -> bool:
+        """Whether what has been read of the files should not stay in this process's memory."""
+        return sum(map(len, self.maps)) > KEPT_BYTES
+
+    def release(self) -> None:
+        """Give back the pages of large files that were read; the system keeps them as long as it has room."""
+        if self.large and hasattr(mmap, "MADV_DONTNEED"):
+            for entry in self.maps:
+                entry.madvise(mmap.MADV_DONTNEED)
 
     @property
     def documents(self) -> int:
@@ -174,13 +189,19 @@ def open_set(folder: Path, split: str, dtype: npt.DTypeLike) -> TokenSet:
     Raises:
         DataError: the files do not fit each other.
     """
-    starts = np.memmap(folder / f"{split}.starts", dtype=np.int64, mode="r")
-    tokens = np.memmap(folder / f"{split}.tokens", dtype=np.dtype(dtype), mode="r")
     mask_path = folder / f"{split}.mask"
-    mask = np.memmap(mask_path, dtype=np.uint8, mode="r") if mask_path.exists() else None
+    paths = [folder / f"{split}.starts", folder / f"{split}.tokens", *([mask_path] if mask_path.exists() else [])]
+    maps = tuple(map(_mapped, paths))
+    starts, tokens = np.frombuffer(maps[0], np.int64), np.frombuffer(maps[1], np.dtype(dtype))
+    mask = np.frombuffer(maps[2], np.uint8) if len(maps) > 2 else None
     if len(tokens) != int(starts[-1]) + 1 or (mask is not None and len(mask) != len(tokens)):
         raise DataError(f"the token cache {folder} is damaged", "remove the folder; it is made again")
-    return TokenSet(tokens, starts, mask)
+    return TokenSet(tokens, starts, mask, maps)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 @dataclass(frozen=True)

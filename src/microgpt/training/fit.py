@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,16 +55,17 @@ class FixedBatches(Dataset[Batch]):
     """
 
     def __init__(self, parts: list[Batches], rows: int) -> None:
-        every = [(part, number) for part in parts for number in range(part.per_epoch)]
-        count = len(every) if not rows else max(1, min(len(every), rows // parts[0].batch_size))
-        self._taken = [every[i * len(every) // count] for i in range(count)]
+        ends = list(itertools.accumulate(part.per_epoch for part in parts))
+        count = ends[-1] if not rows else max(1, min(ends[-1], rows // parts[0].batch_size))
+        self._parts, self._ends, self._count = parts, ends, count
 
     def __len__(self) -> int:
-        return len(self._taken)
+        return self._count
 
     def __getitem__(self, index: int) -> Batch:
-        part, number = self._taken[index]
-        return part.fixed(number)
+        number = index * self._ends[-1] // self._count
+        part = bisect.bisect_right(self._ends, number)
+        return self._parts[part].fixed(number - (self._ends[part - 1] if part else 0))
 
 
 def _first(items: list[Any]) -> Any:
