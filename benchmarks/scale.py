@@ -65,7 +65,7 @@ def written(folder: Path, size: int, parquet: bool) -> Path:
 
 
 class Peak:
-    """The most memory that a process and those below it have had: of itself by the kernel, of the others by looking."""
+    """The most memory that a process has had, by the kernel's count, and those below it, by looking."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.own = self.private = self.others = 0.0
@@ -147,9 +147,7 @@ def measured(size: int, steps: int, tokenizer: str, parquet: bool) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument(
-        "--megabytes", default="20,200,2000", help="sizes of text; the last is compared with the first"
-    )
+    parser.add_argument("--megabytes", default="20,200,2000", help="sizes; the last is compared with the first")
     parser.add_argument("--tokenizer", default="bpe", help="char takes a tenth of the time")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--parquet", action="store_true")
