@@ -104,18 +104,23 @@ def new_folder(target: Path, needed: int = 0) -> Generator[Path]:
     try:
         os.chmod(temporary, 0o755)  # mkdtemp makes private folders; these are a user's results
         yield temporary
-        for path in (*temporary.rglob("*"), temporary):
-            if path.is_dir():
-                fsync_folder(path)
-            elif path.is_file():
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())
-        put_in_place(temporary, target)
-        fsync_folder(target.parent)
+        finish_folder(temporary, target)
     except OSError as error:
         raise disk_error(error, target, max(needed, folder_bytes(temporary))) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def finish_folder(temporary: Path, target: Path) -> None:
+    """Bring all that is in a folder to the disk and give it its name, in one step."""
+    for path in (*temporary.rglob("*"), temporary):
+        if path.is_dir():
+            fsync_folder(path)
+        elif path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+    put_in_place(temporary, target)
+    fsync_folder(target.parent)
 
 
 def put_in_place(new: Path, target: Path) -> None:

@@ -12,11 +12,9 @@ from microgpt import runtime
 from microgpt.config.main import stage_main
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from microgpt.config.schema import ValidateConfig
     from microgpt.data.report import DataReport
+    from microgpt.data.tally import Lengths
 
 
 def run_validate(config: ValidateConfig, overrides: list[str], output: Path) -> None:
@@ -25,12 +23,11 @@ def run_validate(config: ValidateConfig, overrides: list[str], output: Path) -> 
     Raises:
         DataError: there are bad rows and `data.on_bad_rows=fail`; the report is written all the same.
     """
-    import numpy as np
-
     from microgpt import files
     from microgpt.data.prepare import prepare
     from microgpt.data.report import advised_block_size, inspect, percentiles
     from microgpt.data.sources import find_sources
+    from microgpt.data.tally import Lengths
     from microgpt.errors import DataError
     from microgpt.runs.folder import RunFolder
 
@@ -39,12 +36,14 @@ def run_validate(config: ValidateConfig, overrides: list[str], output: Path) -> 
     try:
         report, characters = inspect(find_sources(config.data), config.data, config.near_duplicates)
         shards, tokenizer = prepare(replace(config.data, on_bad_rows="skip"), config.tokenizer)
-        tokens = np.concatenate([np.diff(np.asarray(s.starts)) for s in (shards.train, shards.val)])
+        tokens = Lengths()
+        for split in (shards.train, shards.val):
+            tokens.add_between(split.starts)
     except BaseException:
         folder.update(status="FAILED", ended=runtime.now_iso())
         raise
     report.tokens_per_document = percentiles(tokens)
-    report.tokens = int(tokens.sum())
+    report.tokens = tokens.sum()
     report.vocab_size = tokenizer.vocab_size
     report.block_size = advised_block_size(tokens)
     files.write_json(output / "report.json", report.to_json())
@@ -131,7 +130,7 @@ def show(report: DataReport, output: Path, overrides: list[str]) -> None:
     console.print(f"next:   python -m microgpt.train {words}", highlight=False, markup=False, soft_wrap=True)
 
 
-def html(report: DataReport, characters: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64]) -> str:
+def html(report: DataReport, characters: Lengths, tokens: Lengths) -> str:
     """The report as one page that needs nothing else."""
     from html import escape
 
@@ -153,7 +152,7 @@ def html(report: DataReport, characters: npt.NDArray[np.int64], tokens: npt.NDAr
     )
 
 
-def histogram(values: npt.NDArray[np.int64], label: str) -> str:
+def histogram(lengths: Lengths, label: str) -> str:
     """A histogram as inline SVG."""
     import io
 
@@ -161,7 +160,8 @@ def histogram(values: npt.NDArray[np.int64], label: str) -> str:
 
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
-    axes.hist(values, bins=min(60, max(1, len(set(values.tolist())))), color="#3a6ea5")
+    values, counts = lengths.arrays()
+    axes.hist(values, bins=min(60, max(1, len(values))), weights=counts, color="#3a6ea5")
     axes.set_xlabel(label)
     axes.set_ylabel("documents")
     out: Any = io.StringIO()

@@ -123,6 +123,13 @@ class DataConfig:
     workers: int = setting(
         0, "threads that prepare batches ahead; the batches are the same for any number", ge=0, le=64
     )
+    tokenize_workers: int | None = setting(
+        None,
+        "processes that tokenize; 0 is none beside the training's own; the tokens are the same for any number "
+        "(auto: one a core, up to 16, for text of 32 MB and more)",
+        ge=0,
+        le=256,
+    )
 
 
 @dataclass
@@ -136,6 +143,13 @@ class TokenizerConfig:
         unit="tokens",
         ge=258,
         le=200_000,
+    )
+    sample_mb: float = setting(
+        100.0,
+        "training text that bpe and cl100k are made from; of more a sample is taken, by content",
+        unit="MB",
+        gt=0,
+        le=1_000_000,
     )
     encoding: str = setting("cl100k_base", "ranks that tokenizer=cl100k is cut from", choices=("cl100k_base",))
     fallback: bool = setting(False, "use bpe where the ranks of cl100k are not at hand")

@@ -1,7 +1,7 @@
 """From files to documents, with every bad row noted by line and reason.
 
 Text and JSONL are read here line by line, since a user must be told the file, line and byte of what is wrong,
-which `datasets` does not know; Parquet and hub data sets are read by `datasets`, streaming.
+which `datasets` does not know; Parquet and hub data sets are rows of tables (`tables.py`).
 
 Lines end at LF; a CR before it goes. A byte order mark at a file's start goes. NUL and lone CR are text.
 """
@@ -18,9 +18,11 @@ from typing import Any, BinaryIO
 from microgpt.config.schema import DataConfig
 from microgpt.data.schemas import SCHEMAS, Dropped, RowFault, Turn, recognised
 from microgpt.data.sources import Source
+from microgpt.data.tables import table_rows
 from microgpt.data.text import is_unicode, parse_json
 from microgpt.errors import DataError
 
+IDS_KEPT = 1_000_000  # of a file, to see whether one stands twice; those after them are not compared
 PIECE = 1 << 20  # bytes of a long document that are handled at a time
 SHOWN = 5
 #: a pair of surrogate escapes, half a pair (group 1), or any other escape
@@ -270,7 +272,8 @@ def _parsed(
         except Dropped:
             bad.dropped += 1
             continue
-        seen_ids.add(parsed.identity)
+        if parsed.identity and len(seen_ids) < IDS_KEPT:
+            seen_ids.add(parsed.identity)
         bad.trimmed += parsed.trimmed
         turns = parsed.turns if data.chat else ()
         yield Document(parsed.text, parsed.kind, parsed.text, turns=turns)
@@ -297,25 +300,6 @@ def _field_hint(row: dict[str, Any], wanted: str) -> str:
     return f" (it has {', '.join(names)}; choose with data.text_field=)" if names and wanted not in names else ""
 
 
-def _tables(source: Source, data: DataConfig, bad: BadRows) -> Iterator[Document]:
-    """Parquet files and hub data sets, streamed by `datasets`."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        if source.format == "hub":
-            rows = datasets.load_dataset(source.path, split=data.split, streaming=True)
-        else:
-            rows = datasets.load_dataset("parquet", data_files=source.path, split="train", streaming=True)
-        yield from _parsed(((n, row, "") for n, row in enumerate(rows, 1)), source, data, bad)
-    except DataError:
-        raise
-    except Exception as error:  # datasets raises many kinds: arrow, hub, network, value
-        reason = " ".join(str(error).split())[:160]
-        mend = "check the name and the network" if source.format == "hub" else "check that it is a Parquet file"
-        raise DataError(f"{source.path} cannot be read: {type(error).__name__} {reason}", mend) from None
-
-
 def read_documents(
     sources: list[Source], data: DataConfig, bad: BadRows, progress: Callable[[int], None] | None = None
 ) -> Iterator[Document]:
@@ -332,7 +316,7 @@ def read_documents(
     """
     for source in sources:
         if source.format in ("parquet", "hub"):
-            yield from _tables(source, data, bad)
+            yield from _parsed(table_rows(source, data, progress), source, data, bad)
             continue
         told = 0
         try:

@@ -15,10 +15,11 @@ from microgpt import files
 from microgpt.config.auto import vocabulary
 from microgpt.config.build import nearest
 from microgpt.config.schema import DataConfig, TokenizerConfig
+from microgpt.data.bar import Passes
 from microgpt.data.batches import Batch, Batches, document_ids
-from microgpt.data.documents import BadRows, read_documents
 from microgpt.data.order import key_of, permuted
-from microgpt.data.prepare import data_fingerprint, prepare, scan
+from microgpt.data.prepare import corpus_bytes, data_fingerprint, prepare
+from microgpt.data.scan import learning_texts, scan
 from microgpt.data.shards import Shards, TokenSet
 from microgpt.data.sources import CORPORA, find_sources
 from microgpt.errors import DataError, UsageError
@@ -246,11 +247,11 @@ def _common_tokenizer(configs: list[DataConfig], wanted: TokenizerConfig, given:
 
     def texts() -> Iterator[str]:
         for part, config, split in zip(sources, configs, splits):
-            for document in read_documents(part, config, BadRows()):
-                if wanted.kind == "char" or not split.is_val(document):
-                    yield from (text for _, text in document.turns) if document.turns else (document.text,)
+            yield from learning_texts(part, config, split, wanted, Passes(part, False))
 
     key = [[s.sha256 for s in part] for part in sources], wanted.kind, wanted.vocab_size, control, repr(configs)
+    if any(corpus_bytes(part) > wanted.sample_mb * 1e6 for part in sources):
+        key = *key, wanted.sample_mb
     name = hashlib.sha256(repr(key).encode()).hexdigest()[:32]
     path = files.cache_folder() / "tokenizers" / f"{name}.json"
     if not path.exists():

@@ -14,11 +14,13 @@ import numpy.typing as npt
 from microgpt.config.schema import DataConfig
 from microgpt.data.documents import BadRows, read_documents
 from microgpt.data.order import mixed
-from microgpt.data.prepare import scan
+from microgpt.data.scan import scan
 from microgpt.data.sources import Source
+from microgpt.data.tally import Contents, Lengths
 from microgpt.tokenizer.base import BOS, CHAT_TOKENS
 
 NEAR_LIMIT = 50_000
+NEAR_KEPT = 1_000_000  # different documents among which the near duplicates are looked for; most may be too short
 SHINGLE, PERMUTATIONS, BANDS = 5, 64, 16
 
 
@@ -93,27 +95,30 @@ class NearDuplicates:
         self._signatures.append(signature)
 
 
-def percentiles(values: npt.NDArray[np.int64]) -> dict[str, float]:
+def percentiles(values: npt.NDArray[np.int64] | Lengths) -> dict[str, float]:
     """p50, p90, p99, max and mean."""
-    if not len(values):
+    lengths = values if isinstance(values, Lengths) else Lengths(values.tolist())
+    if not len(lengths):
         return {}
-    p50, p90, p99 = np.percentile(values, [50, 90, 99]).tolist()
-    return {"p50": p50, "p90": p90, "p99": p99, "max": float(values.max()), "mean": float(values.mean())}
+    p50, p90, p99 = (lengths.percentile(p) for p in (50, 90, 99))
+    return {"p50": p50, "p90": p90, "p99": p99, "max": lengths.percentile(100), "mean": lengths.sum() / len(lengths)}
 
 
-def advised_block_size(tokens: npt.NDArray[np.int64]) -> int:
+def advised_block_size(tokens: npt.NDArray[np.int64] | Lengths) -> int:
     """The smallest power of two that holds 99 of 100 documents, from 16 to 1,024."""
-    wanted = float(np.percentile(tokens, 99)) if len(tokens) else 16.0
+    lengths = tokens if isinstance(tokens, Lengths) else Lengths(tokens.tolist())
+    wanted = lengths.percentile(99) if len(lengths) else 16.0
     size = 16
     while size < wanted and size < 1024:
         size *= 2
     return size
 
 
-def inspect(
-    sources: list[Source], data: DataConfig, near_threshold: float
-) -> tuple[DataReport, npt.NDArray[np.int64]]:
+def inspect(sources: list[Source], data: DataConfig, near_threshold: float) -> tuple[DataReport, Lengths]:
     """Read every document once more and count; returns the report without tokens, and characters a document.
+
+    Memory does not grow with the documents: hashes of their contents go to a temporary file, and near duplicates
+    are looked for among the first.
 
     Raises:
         DataError: nothing can be read at all.
@@ -122,9 +127,9 @@ def inspect(
     split = scan(sources, _skipping(data))
     bad = BadRows()
     kinds: Counter[str] = Counter()
-    lengths: list[int] = []
-    seen: dict[bytes, bool] = {}
-    near = NearDuplicates(near_threshold)
+    lengths, contents, near = Lengths(), Contents(), NearDuplicates(near_threshold)
+    looked_at: set[bytes] = set()
+    open_length = -1  # of the document that may still go on
     spellings = (BOS, *CHAT_TOKENS)
     for document in read_documents(sources, data, bad):
         size = len(document.text)
@@ -132,27 +137,30 @@ def inspect(
         report.bytes += len(document.text.encode("utf-8"))
         report.control_spellings += any(s in document.text for s in spellings)
         if document.continues:
-            lengths[-1] += size
+            open_length += size
             continue
+        if open_length >= 0:
+            lengths.add(open_length)
+        open_length = size
         kinds[document.kind] += 1
-        lengths.append(size)
         held_out = split.is_val(document)
         report.validation_documents += held_out
-        digest = hashlib.blake2b(document.content.encode("utf-8"), digest_size=12).digest()
-        if digest in seen:
-            report.exact_duplicates += 1
-            report.split_leakage += seen[digest] != held_out
-        else:
-            seen[digest] = held_out
-            near.add(document.text)
+        contents.add(document.content, held_out)
+        if len(looked_at) < NEAR_KEPT and near.checked < NEAR_LIMIT:
+            digest = hashlib.blake2b(document.content.encode("utf-8"), digest_size=12).digest()
+            if digest not in looked_at:
+                looked_at.add(digest)
+                near.add(document.text)
+    if open_length >= 0:
+        lengths.add(open_length)
+    report.exact_duplicates, report.split_leakage = contents.duplicates()
     report.documents, report.kinds = len(lengths), dict(kinds)
     report.empty = sum(n for reason, n in bad.counts.items() if "blank" in reason)
     report.bad_rows, report.bad_shown = bad.counts, bad.shown
     report.dropped, report.trimmed = bad.dropped, bad.trimmed
     report.near_duplicates, report.near_checked = near.found, near.checked
-    array = np.array(lengths, np.int64)
-    report.characters_per_document = percentiles(array)
-    return report, array
+    report.characters_per_document = percentiles(lengths)
+    return report, lengths
 
 
 def _skipping(data: DataConfig) -> DataConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import threading
+from array import array
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from microgpt.data.shards import TokenSet
 
 CHUNK_ROWS = 64
 BLOCK = 1024
+PIECE = 1 << 20
 CHUNKS_KEPT = 4
 
 
@@ -52,10 +54,15 @@ class Units:
 
     def __init__(self, tokens: TokenSet, block_size: int, packing: bool = True) -> None:
         self._starts, self._block, self._packing = tokens.starts, block_size, packing
-        lengths = np.diff(tokens.starts)
         # only the long documents are remembered, so that memory does not grow with the short ones
-        self._long = np.flatnonzero(lengths > block_size)
-        self._windows = -(-lengths[self._long] // block_size) + packing
+        found: list[tuple[I64, I64]] = []
+        for at in range(0, tokens.documents, PIECE):
+            lengths = np.diff(tokens.starts[at : at + PIECE + 1])
+            long = np.flatnonzero(lengths > block_size)
+            found.append((long + at, -(-lengths[long] // block_size) + packing))
+            tokens.release()
+        self._long = np.concatenate([np.empty(0, np.int64), *(documents for documents, _ in found)])
+        self._windows = np.concatenate([np.empty(0, np.int64), *(windows for _, windows in found)])
         self._before = np.cumsum(self._windows - 1) - (self._windows - 1)  # extra units before each
         self.has_windows = bool(len(self._long))
         self.count = tokens.documents + int((self._windows - 1).sum())
@@ -148,7 +155,7 @@ class Rows:
             self.per_epoch = -(-total // block_size)  # validation drops nothing: the last row is padded
         else:
             self.per_epoch = max(1, total // block_size)
-        self._totals: OrderedDict[int, list[int]] = OrderedDict()
+        self._totals: OrderedDict[int, array[int]] = OrderedDict()
         self._chunks: OrderedDict[tuple[int, int], RowBlock] = OrderedDict()
         self._lock = threading.Lock()  # batches may be prepared ahead by several threads
 
@@ -163,19 +170,21 @@ class Rows:
         units = permuted(units, self.units.count, self._key(epoch))
         return self.units.spans(units, self._key(epoch, 1))
 
-    def _totals_to(self, epoch: int, position: int) -> list[int]:
+    def _totals_to(self, epoch: int, position: int) -> array[int]:
         """Positions before each block of units, as far as `position`."""
-        totals = self._totals.setdefault(epoch, [0])
+        totals = self._totals.setdefault(epoch, array("q", [0]))
         self._totals.move_to_end(epoch)
         while len(self._totals) > 2:
             self._totals.popitem(last=False)
         blocks = -(-self.units.count // BLOCK)
         while totals[-1] <= position and len(totals) <= blocks:
-            step = min(64, blocks + 1 - len(totals))
+            # permuted documents are read from all over a file: of a large one only so many before it is let go
+            step = min(4 if self.tokens.large else 64, blocks + 1 - len(totals))
             first = (len(totals) - 1) * BLOCK
             _, lengths = self._units_of(first, first + step * BLOCK, epoch)
             sums = np.add.reduceat(lengths, np.arange(0, len(lengths), BLOCK))
             totals.extend((totals[-1] + np.cumsum(sums)).tolist())
+            self.tokens.release()
         return totals
 
     def _pieces(self, epoch: int, low: int, high: int) -> tuple[list[int], list[int]]:
@@ -209,6 +218,7 @@ class Rows:
         else:
             starts, lengths = self._units_of(first, first + rows, epoch)
             made = self._one_each(starts, np.minimum(lengths, self.block_size))
+        self.tokens.release()
         self._chunks[epoch, chunk] = made
         while len(self._chunks) > CHUNKS_KEPT:
             self._chunks.popitem(last=False)

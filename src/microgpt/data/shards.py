@@ -7,6 +7,7 @@ positions, each with a target, and BOS stands on both of its ends as prior art h
 
 from __future__ import annotations
 
+import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from microgpt.errors import DataError
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val")
+KEPT_BYTES = 64 << 20  # files up to here stay in memory where they were read
 Tokens = npt.NDArray[Any]
 
 
@@ -31,11 +33,24 @@ class TokenSet:
         tokens: the stream, shape [positions + 1], uint16 or uint32.
         starts: first position of each document, shape [documents + 1]; the last is the number of positions.
         mask: 1 where a token counts as a target, shape [positions + 1], or None where all do.
+        maps: the files that these are mapped from.
     """
 
     tokens: Tokens
     starts: npt.NDArray[np.int64]
     mask: npt.NDArray[np.uint8] | None
+    maps: tuple[mmap.mmap, ...] = ()
+
+    @property
+    def large(self) -> bool:
+        """Whether what has been read of the files should not stay in this process's memory."""
+        return sum(map(len, self.maps)) > KEPT_BYTES
+
+    def release(self) -> None:
+        """Give back the pages of large files that were read; the system keeps them as long as it has room."""
+        if self.large and hasattr(mmap, "MADV_DONTNEED"):
+            for entry in self.maps:
+                entry.madvise(mmap.MADV_DONTNEED)
 
     @property
     def documents(self) -> int:
@@ -52,6 +67,21 @@ class TokenSet:
         return self.tokens[int(self.starts[index]) + 1 : int(self.starts[index + 1])]
 
 
+@dataclass(frozen=True)
+class Span:
+    """Documents that follow each other, as they stand in a set's files.
+
+    Attributes:
+        tokens: the stream without a closing BOS, shape [positions].
+        starts: first position of each document that begins here, from the span's own beginning, shape [documents].
+        mask: which token after each position counts as a target, uint8 [positions], or None where all do.
+    """
+
+    tokens: Tokens
+    starts: npt.NDArray[np.int64]
+    mask: npt.NDArray[np.uint8] | None
+
+
 class SetWriter:
     """Appends documents to one split's files. Closed, the set can be opened by `open_set`.
 
@@ -61,15 +91,28 @@ class SetWriter:
         dtype: of the tokens.
         bos: id that stands before every document.
         masked: whether a loss mask is written beside the tokens.
+        at: (documents, positions) that are kept of what stands there; what follows them is cut off.
+
+    Raises:
+        FileNotFoundError, EOFError: a file that is to be gone on with is missing or too short.
     """
 
-    def __init__(self, folder: Path, split: str, dtype: npt.DTypeLike, bos: int, masked: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        dtype: npt.DTypeLike,
+        bos: int,
+        masked: bool = False,
+        at: tuple[int, int] = (0, 0),
+    ) -> None:
         self._dtype, self._bos = np.dtype(dtype), bos
-        self._tokens: BinaryIO = open(folder / f"{split}.tokens", "wb")  # noqa: SIM115 - closed by close()
-        self._starts: BinaryIO = open(folder / f"{split}.starts", "wb")  # noqa: SIM115
-        self._mask: BinaryIO | None = open(folder / f"{split}.mask", "wb") if masked else None  # noqa: SIM115
-        self.documents = 0
-        self.positions = 0
+        self.documents, self.positions = at
+        tokens, starts = self.positions * self._dtype.itemsize, self.documents * 8
+        self._tokens: BinaryIO = _opened(folder / f"{split}.tokens", tokens)
+        self._starts: BinaryIO = _opened(folder / f"{split}.starts", starts)
+        mask = self.positions + 1 if self.documents else 0
+        self._mask: BinaryIO | None = _opened(folder / f"{split}.mask", mask) if masked else None
 
     def add(self, ids: Tokens, mask: Tokens | None = None, continues: bool = False) -> None:
         """Write a document's ids (without BOS), or more ids of the document before.
@@ -94,29 +137,50 @@ class SetWriter:
             self._mask.write(given.tobytes())
         self.positions += len(ids)
 
-    def add_all(self, rows: list[Tokens]) -> None:
-        """Write many whole documents without a mask at once; the same as `add` for each, and much quicker."""
-        if not rows:
-            return
-        lengths = np.fromiter(map(len, rows), np.int64, len(rows)) + 1
-        starts = np.cumsum(lengths) - lengths
-        stream = np.empty(int(lengths.sum()), self._dtype)
-        stream[starts] = self._bos
-        text = np.ones(len(stream), bool)
-        text[starts] = False
-        stream[text] = np.concatenate(rows)
-        self._starts.write((starts + self.positions).tobytes())
-        self._tokens.write(stream.tobytes())
-        self.positions += len(stream)
-        self.documents += len(rows)
+    def add_all(self, span: Span) -> None:
+        """Write many documents at once."""
+        self._starts.write((span.starts + self.positions).tobytes())
+        self._tokens.write(span.tokens.tobytes())
+        if self._mask is not None and span.mask is not None:
+            if not self.documents and len(span.starts):
+                self._mask.write(b"\x00")
+            self._mask.write(span.mask.tobytes())
+        self.positions += len(span.tokens)
+        self.documents += len(span.starts)
+
+    def sync(self) -> tuple[int, int]:
+        """Bring all that was added to the disk; (documents, positions) to go on from."""
+        for file in self._files():
+            file.flush()
+            os.fsync(file.fileno())
+        return self.documents, self.positions
 
     def close(self) -> None:
         """Write the closing BOS and finish the files."""
         self._starts.write(np.int64(self.positions).tobytes())
         self._tokens.write(self._dtype.type(self._bos).tobytes())
-        for file in (self._tokens, self._starts, self._mask):
-            if file is not None:
-                file.close()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the files as they are."""
+        for file in self._files():
+            file.close()
+
+    def _files(self) -> list[BinaryIO]:
+        return [file for file in (self._tokens, self._starts, self._mask) if file is not None]
+
+
+def _opened(path: Path, kept: int) -> BinaryIO:
+    """A file to append to, cut to the bytes that are kept."""
+    if not kept:
+        return open(path, "wb")
+    file = open(path, "r+b")  # noqa: SIM115 - closed by close()
+    if file.seek(0, os.SEEK_END) < kept:
+        file.close()
+        raise EOFError
+    file.truncate(kept)
+    file.seek(kept)
+    return file
 
 
 def open_set(folder: Path, split: str, dtype: npt.DTypeLike) -> TokenSet:
@@ -125,13 +189,19 @@ def open_set(folder: Path, split: str, dtype: npt.DTypeLike) -> TokenSet:
     Raises:
         DataError: the files do not fit each other.
     """
-    starts = np.memmap(folder / f"{split}.starts", dtype=np.int64, mode="r")
-    tokens = np.memmap(folder / f"{split}.tokens", dtype=np.dtype(dtype), mode="r")
     mask_path = folder / f"{split}.mask"
-    mask = np.memmap(mask_path, dtype=np.uint8, mode="r") if mask_path.exists() else None
+    paths = [folder / f"{split}.starts", folder / f"{split}.tokens", *([mask_path] if mask_path.exists() else [])]
+    maps = tuple(map(_mapped, paths))
+    starts, tokens = np.frombuffer(maps[0], np.int64), np.frombuffer(maps[1], np.dtype(dtype))
+    mask = np.frombuffer(maps[2], np.uint8) if len(maps) > 2 else None
     if len(tokens) != int(starts[-1]) + 1 or (mask is not None and len(mask) != len(tokens)):
         raise DataError(f"the token cache {folder} is damaged", "remove the folder; it is made again")
-    return TokenSet(tokens, starts, mask)
+    return TokenSet(tokens, starts, mask, maps)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 @dataclass(frozen=True)

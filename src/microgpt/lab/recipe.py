@@ -22,7 +22,7 @@ from microgpt.tokenizer.load import load_tokenizer
 
 GROUPS = ("model", "data", "tokenizer", "optimizer", "sampling")
 #: keys that name files, and those that a session sets itself
-CLOSED = {"data.path", "data.mixture", "data.format", "data.workers", "data.corpus"}
+CLOSED = {"data.path", "data.mixture", "data.format", "data.workers", "data.tokenize_workers", "data.corpus"}
 TRAINER = {"trainer.accumulate", "trainer.eval_interval", "trainer.eval_batches"}
 VALIDATIONS = 20
 VAL_ROWS = 64

@@ -98,7 +98,7 @@ def refuse_changes(saved: dict[str, Any], config: TrainConfig) -> None:
     before, after = flat(build(TrainConfig, migrated(saved))), flat(config)
     fixed = ("model.", "data.", "tokenizer.", "optimizer.", "seed", "trainer.accumulate", "trainer.max_steps")
     # what the files hold is compared by content later, so they may have moved
-    free = ("data.workers", "data.path", "data.corpus")
+    free = ("data.workers", "data.tokenize_workers", "data.path", "data.corpus")
     changed = [k for k in before if k.startswith(fixed) and k not in free and before[k] != after[k]]
     if changed:
         listed = ", ".join(f"{k} ({before[k]} became {after[k]})" for k in changed)

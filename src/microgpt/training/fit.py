@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import copy
+import itertools
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,22 +62,22 @@ class FixedBatches(Dataset[Batch]):
     """
 
     def __init__(self, parts: list[Batches], rows: int, rank: int = 0, world: int = 1) -> None:
-        self._parts = parts
-        every = [(part, number) for part in parts for number in range(part.per_epoch)]
-        count = len(every) if not rows else max(1, min(len(every), rows // parts[0].batch_size))
-        taken = [every[i * len(every) // count] for i in range(count)]
-        self._taken = taken[rank::world]
-        self._empty = -(-count // world) - len(self._taken)
+        ends = list(itertools.accumulate(part.per_epoch for part in parts))
+        count = ends[-1] if not rows else max(1, min(ends[-1], rows // parts[0].batch_size))
+        self._parts, self._ends, self._count = parts, ends, count
+        self._rank, self._world = rank, world
 
     def __len__(self) -> int:
-        return len(self._taken) + self._empty
+        return -(-self._count // self._world)
 
     def __getitem__(self, index: int) -> Batch:
-        if index < len(self._taken):
-            part, number = self._taken[index]
-            return part.fixed(number)
-        spare = self._parts[0].fixed(0)
-        return replace(spare, targets=np.full_like(spare.targets, IGNORED))
+        place = index * self._world + self._rank
+        if place >= self._count:
+            spare = self._parts[0].fixed(0)
+            return replace(spare, targets=np.full_like(spare.targets, IGNORED))
+        number = place * self._ends[-1] // self._count
+        part = bisect.bisect_right(self._ends, number)
+        return self._parts[part].fixed(number - (self._ends[part - 1] if part else 0))
 
 
 def _first(items: list[Any]) -> Any:
