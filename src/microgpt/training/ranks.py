@@ -226,7 +226,7 @@ class Ranks:
 
 
 def is_lost(error: Exception) -> bool:
-    """Whether an exception means that a collective operation has failed: a process is gone, or silent for too long."""
+    """Whether an exception means that a collective operation has failed: a process is gone or silent."""
     import torch.distributed as dist
 
     text = str(error)
