@@ -31,7 +31,9 @@ class MicrogptSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep that the words of the command line describe."""
-        if self.config.sweep.kind == "scaling" or "sweep=scaling" in arguments:
+        if self.hydra_context is None or self.config is None:
+            raise RuntimeError("sweep() came before setup()")
+        if {"sweep=scaling", "sweep.kind=scaling"} & set(arguments):
             from microgpt.scaling.study import run_scaling
 
             run_scaling(self.hydra_context, self.config, arguments)

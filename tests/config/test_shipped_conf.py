@@ -116,14 +116,16 @@ def test_tokenizer_kinds_in_config_are_those_in_code() -> None:
 
 
 def test_sweeps_in_config_are_those_in_code() -> None:
+    from microgpt.scaling.study import KIND
     from microgpt.sweeps.drive import KINDS
     from microgpt.sweeps.search import SAMPLERS
     from microgpt.sweeps.study import PRUNERS
 
-    assert set(LEAVES["sweep.kind"].choices) == set(KINDS)
+    kinds = {*KINDS, KIND}
+    assert set(LEAVES["sweep.kind"].choices) == kinds
     assert set(LEAVES["sweep.pruner"].choices) == set(PRUNERS)
     assert set(LEAVES["sweep.sampler"].choices) == set(SAMPLERS)
-    assert {compose([f"sweep={option}"]).sweep.kind for option in options("sweep", [shipped_conf()])} == set(KINDS)
+    assert {compose([f"sweep={option}"]).sweep.kind for option in options("sweep", [shipped_conf()])} == kinds
 
 
 def test_corpora_in_config_are_those_in_code() -> None:

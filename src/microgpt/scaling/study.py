@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RECORD, PREDICTION, RESULT, PICTURE = "scaling.json", "prediction.json", "scaling_result.json", "scaling.png"
+KIND = "scaling"  # of sweep.kind
 OWN = ("sweep=", "sweep.", "hydra.", "hydra/")
 #: the study sets these itself, or they would make the models alike
 REFUSED = ("model.depth", "model.n_layer", "model.n_embd", "model.n_head", "trainer.max_steps")

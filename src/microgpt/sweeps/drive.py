@@ -98,6 +98,9 @@ class Sweep:
         self._composed: dict[tuple[str, ...], tuple[TrainConfig, DictConfig]] = {}
         plain = [w.input_line or "" for w in self.words if not w.is_sweep_override()]
         self.base = self.composed(plain)[0]  # what all trials have in common
+        if self.base.sweep.kind not in KINDS:
+            kind = self.base.sweep.kind
+            raise UsageError(f"sweep.kind={kind}: comes from a file", f"say sweep={kind} on the command line")
         self.searching = KINDS[self.base.sweep.kind] is Search
         self.grid = None if self.searching else Grid(self.words)
         self.space = space_of(self.words) if self.searching else {}

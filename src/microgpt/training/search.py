@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -115,7 +115,7 @@ def _note(folder: RunFolder, what: str, found: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _bar(name: str, total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
+def _bar(name: str, total: int | None, shown: bool) -> Generator[Callable[[int], None]]:
     """A progress bar on a terminal."""
     if not shown or not CONSOLE.is_terminal:
         yield lambda done: None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -61,7 +61,7 @@ class Trial(GPTModule):
 
 
 @contextmanager
-def untouched(device: str) -> Iterator[None]:
+def untouched(device: str) -> Generator[None]:
     """Random numbers drawn inside are drawn again by whoever comes after."""
     cards = [torch.cuda.current_device()] if device == "cuda" else []
     with torch.random.fork_rng(devices=cards):
