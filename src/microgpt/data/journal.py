@@ -53,7 +53,8 @@ def begun(folder: Path) -> tuple[Split, Tokenizer, Journal] | None:
     """What an earlier start has left to go on from, or None."""
     try:
         told: Any = files.read_json(folder / NAME)
-        split = Split(**{**told["split"], "bad": BadRows(**told["split"]["bad"])})
+        parts: dict[str, Any] = {**told["split"], "bad": BadRows(**told["split"]["bad"])}
+        split = Split(**parts)
         journal = Journal(**told["journal"])
         journal.sets = {name: (int(d), int(p)) for name, (d, p) in journal.sets.items()}
         if journal.batch_characters != BATCH_CHARACTERS:

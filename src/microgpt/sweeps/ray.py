@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
     given: dict[str, Any] = {"address": launcher.address} if launcher.address else {"address": "local", **local}
     for left in reversed(range(STARTS)):
         try:
-            ray.init(logging_level="error", runtime_env={"env_vars": passed}, **given)
+            ray.init(logging_level=logging.ERROR, runtime_env={"env_vars": passed}, **given)
             break
         except Exception as error:  # it gives itself 30 s to start, which a busy machine may not have
             ray.shutdown()

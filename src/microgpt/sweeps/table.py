@@ -46,7 +46,8 @@ def row_of(folder: Path) -> Row | None:
         return None
     facts = read_run(folder) if (folder / RUN).exists() else {}
     status = standing(folder) or "not begun"
-    swept = dict(word.lstrip("+").partition("=")[::2] for word in trial.swept)
+    words = [word.lstrip("+").partition("=") for word in trial.swept]
+    swept = {key: value for key, _, value in words}
     reason = str(facts.get("error", "")) if status == FAILED else ""
     return Row(trial.number, swept, Run(folder, facts).val_loss, status, reason)
 
