@@ -53,7 +53,10 @@ def _lead(config: TrainConfig, overrides: list[str], output: Path, ranks: Ranks 
         count = processes_here(config.device)
         if count * config.device.num_nodes > 1:
             words = ["resume=" if w == "resume=auto" and start.checkpoint is None else w for w in overrides]
-            raise SystemExit(launch(config.device, words, start.folder, count))
+            code = launch(config.device, words, start.folder, count)
+            if code:
+                raise SystemExit(code)
+            return
     if ranks is not None and config.device.name not in DISTRIBUTED:
         from microgpt.errors import UsageError
 
