@@ -91,7 +91,7 @@ AUTO = {
     "model.mlp_hidden": "4 times `model.n_embd`; for swiglu 8/3 of it, up to a multiple of 64.",
     "model.init_std": "1/sqrt(`model.n_embd`), at most 0.08.",
     "data.batch_size": f"{TOKENS_A_BATCH:,} tokens: {TOKENS_A_BATCH:,} // `model.block_size` rows, at least 1.",
-    "data.tokenize_workers": "one process a core, up to 16, from 32 MB of text up and for hub data sets; else 0.",
+    "data.tokenize_workers": "one process a core, up to 16, for text of 32 MB and more and hub data sets; else 0.",
     "tokenizer.vocab_size": "4,096; for a small text one token for every 64 bytes (a multiple of 64, at least 512).",
     "optimizer.learning_rate": "0.64 / `model.n_embd`, at most 0.01 (falls as 1/width: Yang et al. 2022, "
     "arXiv:2203.03466).",

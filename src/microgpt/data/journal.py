@@ -53,16 +53,14 @@ def begun(folder: Path) -> tuple[Split, Tokenizer, Journal] | None:
     """What an earlier start has left to go on from, or None."""
     try:
         told: Any = files.read_json(folder / NAME)
-        parts: dict[str, Any] = {**told["split"], "bad": BadRows(**told["split"]["bad"])}
-        split = Split(**parts)
+        split = Split(**told["split"])
+        split.bad = BadRows(**told["split"]["bad"])
         journal = Journal(**told["journal"])
         journal.sets = {name: (int(d), int(p)) for name, (d, p) in journal.sets.items()}
         if journal.batch_characters != BATCH_CHARACTERS:
             return None
         return split, load_tokenizer(folder / TOKENIZER), journal
-    except FileNotFoundError:
-        return None
-    except Exception:  # of another release, or damaged: what it tells of is made again
+    except Exception:  # none, one of another release, or damaged: what it tells of is made again
         return None
 
 

@@ -156,6 +156,7 @@ class Rows:
         else:
             self.per_epoch = max(1, total // block_size)
         self._totals: OrderedDict[int, array[int]] = OrderedDict()
+        self._blocks: OrderedDict[tuple[int, int], tuple[I64, I64]] = OrderedDict()
         self._chunks: OrderedDict[tuple[int, int], RowBlock] = OrderedDict()
         self._lock = threading.Lock()  # batches may be prepared ahead by several threads
 
@@ -169,6 +170,15 @@ class Rows:
             return self.units.spans(units, None)
         units = permuted(units, self.units.count, self._key(epoch))
         return self.units.spans(units, self._key(epoch, 1))
+
+    def _block(self, epoch: int, block: int) -> tuple[I64, I64]:
+        """Spans of a block's units; the next chunk often begins in the block in which one ends."""
+        found = self._blocks.get((epoch, block))
+        if found is None:
+            found = self._blocks[epoch, block] = self._units_of(block * BLOCK, (block + 1) * BLOCK, epoch)
+            while len(self._blocks) > CHUNKS_KEPT:
+                self._blocks.popitem(last=False)
+        return found
 
     def _totals_to(self, epoch: int, position: int) -> array[int]:
         """Positions before each block of units, as far as `position`."""
@@ -192,7 +202,8 @@ class Rows:
         totals = self._totals_to(epoch, high)
         block = bisect.bisect_right(totals, low) - 1
         last = bisect.bisect_left(totals, high)
-        starts, lengths = self._units_of(block * BLOCK, max(block + 1, last) * BLOCK, epoch)
+        blocks = [self._block(epoch, b) for b in range(block, max(block + 1, last))]
+        starts, lengths = (np.concatenate([b[i] for b in blocks]) for i in (0, 1))
         ends = totals[block] + np.cumsum(lengths)
         begins = ends - lengths
         cut_front = np.maximum(low - begins, 0)
