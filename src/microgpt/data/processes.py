@@ -29,13 +29,13 @@ SIZE = struct.Struct("<q")
 
 
 class Here:
-    """Encodes in one thread of this process, so that the next batch is read meanwhile."""
+    """Encodes in threads of this process: the library's part of a batch runs beside Python's part of another."""
 
-    ahead = 1
+    ahead = 2
 
     def __init__(self, tokenizer: Tokenizer, rules: Rules) -> None:
-        self._encoder = Encoder(tokenizer, rules)
-        self._pool = ThreadPoolExecutor(1)
+        self._tokenizer, self._rules = tokenizer, rules
+        self._pool = ThreadPoolExecutor(2)
 
     def __enter__(self) -> Here:
         return self
@@ -45,7 +45,7 @@ class Here:
 
     def submit(self, batch: list[Document]) -> Future[Encoded]:
         """Begin to encode a batch."""
-        return self._pool.submit(self._encoder.encoded, batch)
+        return self._pool.submit(Encoder(self._tokenizer, self._rules).encoded, batch)
 
 
 class Processes:
