@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +46,15 @@ def run_compare(config: CompareConfig, overrides: list[str], output: Path) -> No
     from microgpt.comparing.page import page
     from microgpt.comparing.picture import picture
     from microgpt.comparing.report import report, table
+    from microgpt.errors import MicrogptError
 
-    comparison = compared(chosen(config.runs), _reading(config.tracking.progress)).top(config.top)
+    try:
+        runs = chosen(config.runs)
+    except MicrogptError:
+        with suppress(OSError):  # the folder was made before it was known that there is nothing for it
+            output.rmdir()
+        raise
+    comparison = compared(runs, _reading(config.tracking.progress)).top(config.top)
     told = report(comparison)
     folder = Path(os.path.relpath(output))
     try:
