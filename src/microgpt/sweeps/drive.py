@@ -234,6 +234,8 @@ class Sweep:
                     self.launch(left)
                 for job in jobs:
                     chooser.tell(job.proposal, Outcome(job.status, job.val_loss))
+        if type(self.launcher).__name__ == "JoblibLauncher":
+            release_workers()
         return self.conclude(chooser.total)
 
     @contextmanager
@@ -286,6 +288,13 @@ class Sweep:
         print(f"sweep folder     {self.folder}", file=sys.stderr)
         print(f"next             python -m microgpt.compare runs={self.folder}", file=sys.stderr)
         return max(failed, default=0)
+
+
+def release_workers() -> None:
+    """End joblib's processes, which would otherwise wait minutes for more work and hold their memory meanwhile."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True)
 
 
 def run_sweep(context: HydraContext, master: DictConfig, launcher: Any, arguments: list[str]) -> None:
