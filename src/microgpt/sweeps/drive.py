@@ -50,12 +50,19 @@ class Job:
         folder: its run folder.
         trial: the note in it.
         code: exit code of its process, 0 where it has not run.
+        before: when an earlier attempt at it ended.
     """
 
     proposal: Proposal
     folder: Path
     trial: Trial
     code: int = 0
+    before: str = ""
+
+    @property
+    def ended(self) -> str:
+        """When the last attempt at it ended, or nothing."""
+        return str(read_run(self.folder).get("ended", "")) if (self.folder / RUN).exists() else ""
 
     @property
     def status(self) -> str:
@@ -225,8 +232,10 @@ class Sweep:
         with self.signals.installed(), TrialBar(chooser.total, shown) as bar, self._watching(bar):
             while not self.signals.requested and (proposals := chooser.next()):
                 jobs = self.places(proposals)
-                self.jobs += jobs
                 left = [job for job in jobs if job.status not in DONE]
+                for job in left:
+                    job.before = job.ended
+                self.jobs += jobs
                 if len(left) < len(jobs):
                     done = f"{len(jobs) - len(left)} of {len(jobs)}" if len(jobs) > 1 else jobs[0].trial.number
                     print(f"trials done already: {done}", file=sys.stderr)
@@ -248,7 +257,7 @@ class Sweep:
                 files.write_text(self.folder / STOP, self.signals.requested)
             for job in list(self.jobs):
                 row = row_of(job.folder)
-                if row is not None and row.status not in (RUNNING, "not begun"):
+                if row is not None and row.status not in (RUNNING, "not begun") and job.ended != job.before:
                     bar.ended(row)
 
         def watch() -> None:
