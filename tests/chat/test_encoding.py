@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from microgpt.config.schema import DataConfig, ModelConfig, TokenizerConfig
 from microgpt.data.batches import Batches
 from microgpt.data.documents import Document
+from microgpt.data.encode import Encoded, Encoder, Rules
 from microgpt.data.mixture import MixedBatches, prepare_all
-from microgpt.data.prepare import _Encoder, prepare
-from microgpt.data.shards import SetWriter, TokenSet, open_set
+from microgpt.data.prepare import prepare
+from microgpt.data.shards import SetWriter, Span, TokenSet, open_set
 from microgpt.model.gpt import GPT
 from microgpt.tokenizer.base import BOS, CHAT_TOKENS, END_TURN, Tokenizer
 from microgpt.tokenizer.bpe import train_bpe
@@ -28,15 +29,39 @@ Turns = Sequence[tuple[str, str]]
 TALK = (("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello!"), ("user", "Bye"), ("assistant", "So long"))
 
 
+class Counted(NamedTuple):
+    skipped: int
+    divided: int
+    cut: int
+
+
+def counted_of(made: Encoded) -> Counted:
+    return Counted(*(made.numbers[name] for name in ("skipped_long", "divided", "cut_replies")))
+
+
 def document(turns: Turns) -> Document:
     text = "\n".join(f"{role}: {text}" for role, text in turns)
     return Document(text, "messages", text, turns=tuple(turns))
 
 
-def pieces_of(tokenizer: Tokenizer, turns: Turns, block_size: int | None = None, **data: Any) -> tuple[Any, _Encoder]:
-    encoder = _Encoder(tokenizer, DataConfig(**data), block_size)
-    ((_, pieces),) = encoder.pieces([document(turns)], encoder.ids_of([document(turns)]))
-    return pieces, encoder
+def encoded(tokenizer: Tokenizer, documents: list[Document], block: int | None, skip_long: bool = False) -> Encoded:
+    """Documents that are all training ones."""
+    return Encoder(tokenizer, Rules(0.0, False, True, skip_long, block, "uint16")).encoded(documents)
+
+
+def cut_apart(span: Span) -> list[tuple[Any, Any]]:
+    """(ids without BOS, mask) of each document of a span."""
+    assert span.mask is not None
+    assert len(span.mask) == len(span.tokens)
+    ends = [*span.starts[1:].tolist(), len(span.tokens)]
+    return [(span.tokens[s + 1 : e].astype(np.int64), span.mask[s:e]) for s, e in zip(span.starts.tolist(), ends)]
+
+
+def pieces_of(
+    tokenizer: Tokenizer, turns: Turns, block_size: int | None = None, skip_long: bool = False
+) -> tuple[Any, Counted]:
+    made = encoded(tokenizer, [document(turns)], block_size, skip_long)
+    return cut_apart(made.spans["train"]), counted_of(made)
 
 
 def spelled(tokenizer: Tokenizer, turns: Turns) -> list[int]:
@@ -55,10 +80,8 @@ def replies(tokenizer: Tokenizer, turns: Turns) -> list[int]:
 
 def written(folder: Path, tokenizer: Tokenizer, talks: Sequence[Turns], block_size: int) -> TokenSet:
     writer = SetWriter(folder, "train", "uint16", tokenizer.bos, masked=True)
-    encoder = _Encoder(tokenizer, DataConfig(), block_size)
-    for _, pieces in encoder.pieces([document(t) for t in talks], encoder.ids_of([document(t) for t in talks])):
-        for ids, mask in pieces:
-            writer.add(ids, mask)
+    for ids, mask in cut_apart(encoded(tokenizer, [document(t) for t in talks], block_size).spans["train"]):
+        writer.add(ids, mask)
     writer.close()
     return open_set(folder, "train", "uint16")
 
@@ -164,9 +187,8 @@ def test_skip_long_keeps_texts_whose_tokens_with_both_bos_fit_block_size_and_one
     text = Document("the cat sat", "text", "the cat sat")
     size = len(tokenizer.encode(text.text)) + 2
     for block, kept in ((size - 1, 1), (size - 2, 0)):
-        encoder = _Encoder(tokenizer, DataConfig(skip_long=True), block)
-        ((_, pieces),) = encoder.pieces([text], encoder.ids_of([text]))
-        assert (len(pieces), encoder.skipped) == (kept, 1 - kept)
+        made = encoded(tokenizer, [text], block, skip_long=True)
+        assert (len(made.spans["train"].starts), counted_of(made).skipped) == (kept, 1 - kept)
 
 
 WORDS = st.text(alphabet="abc dé€<>", min_size=1, max_size=24)

@@ -160,10 +160,10 @@ def test_sets_that_nobody_goes_on_with_are_removed_after_a_month(
     path.write_text("".join(f"the {i} birds\n" for i in range(1000)))
     stopped(path, monkeypatch)
     (part,) = small_shards.glob(".*.part")
-    journal.forget_old(small_shards)
+    journal.clear_parts(small_shards)
     assert part.exists()
     os.utime(part, (0, 0))
-    journal.forget_old(small_shards)
+    journal.clear_parts(small_shards)
     assert not part.exists()
 
 

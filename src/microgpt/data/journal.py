@@ -69,11 +69,10 @@ def part_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.part")
 
 
-def forget_old(cache: Path) -> None:
-    """Remove sets that nobody has gone on with for a month."""
+def clear_parts(cache: Path) -> None:
+    """Remove unfinished sets that nobody can go on with, or has for a month; one that is being made has its lock."""
     for path in cache.glob(".*.part"):
-        with suppress(OSError):
-            if path.stat().st_mtime < time.time() - FORGOTTEN_AFTER:
-                with files.waiting_lock(cache / f"{path.name.split('.')[1]}.lock", wait=False) as ours:
-                    if ours:
-                        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError), files.waiting_lock(cache / f"{path.name.split('.')[1]}.lock", wait=False) as ours:
+            old = path.stat().st_mtime < time.time() - FORGOTTEN_AFTER
+            if ours and (old or not (path / NAME).exists()):
+                shutil.rmtree(path, ignore_errors=True)

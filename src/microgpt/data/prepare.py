@@ -18,7 +18,7 @@ from microgpt.config.schema import DataConfig, TokenizerConfig
 from microgpt.data.bar import Passes
 from microgpt.data.encode import WHOLE
 from microgpt.data.journal import NAME as JOURNAL
-from microgpt.data.journal import TOKENIZER, Journal, begun, forget_old, part_of
+from microgpt.data.journal import TOKENIZER, Journal, begun, clear_parts, part_of
 from microgpt.data.scan import Split, learning_texts, scan
 from microgpt.data.shards import FORMAT_VERSION, SPLITS, Shards, open_shards
 from microgpt.data.sources import Source, find_sources
@@ -113,7 +113,7 @@ def _clear_leftovers(cache: Path) -> None:
         with suppress(OSError), files.waiting_lock(cache / f"{name}.lock", wait=False) as ours:
             if ours:
                 files.remove_leftovers(cache, name)
-    forget_old(cache)
+    clear_parts(cache)
 
 
 def _make(
