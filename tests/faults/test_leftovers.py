@@ -17,7 +17,8 @@ from runs import RUN, assert_equal, at_call
 
 
 def hidden(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.name.startswith(".") and p.name.endswith((".tmp", ".old", ".part")))
+    left = (".tmp", ".old", ".part")
+    return sorted(p.name for p in folder.iterdir() if p.name.startswith(".") and p.name.endswith(left))
 
 
 @pytest.mark.parametrize("name, number", [("put_in_place", 3), ("os.replace", 9)])
