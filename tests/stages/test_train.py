@@ -69,7 +69,8 @@ def test_the_saved_config_is_resolved(run: Path) -> None:
         f"{group}.{key}"
         for group in ("data", "optimizer", "trainer", "device")
         for key, value in config[group].items()
-        if value is None or (isinstance(value, str) and "${" in value)
+        if (value is None or (isinstance(value, str) and "${" in value))
+        and (group, key) not in (("data", "tokenize_workers"), ("device", "devices"))  # the same bits for any number
     ]
     # what stays null in `model` is a function of the shape that is written beside it
     assert not unresolved, "an auto value that is not written down cannot be repeated"
