@@ -65,7 +65,7 @@ def test_train_preset_large(same: Any, hub: Hub, place: Path) -> None:
 
 
 def test_train_mistake(same: Any, hub: Hub, place: Path) -> None:
-    keys = "j j j j j j j j e backspace 0 enter"
+    keys = "j j j j j j j j j e backspace 0 enter"
     same(hub(), SMALL, keys, "✗ n_layer", "must be a whole number", "1 mistake")
 
 
