@@ -107,9 +107,13 @@ def _stage(stage: str, run: Stage) -> None:
             words = list(state.overrides.task)
             run(from_hydra(stage, composed, words), words, Path(state.runtime.output_dir))
         except SystemExit as stop:  # of a stage in processes of its own, which have said what is wrong
-            if not multirun or not isinstance(stop.code, int) or stop.code in (errors.SIGINT, errors.SIGTERM):
+            code = stop.code if isinstance(stop.code, int) else errors.UNEXPECTED
+            if elsewhere:
+                return code
+            if not multirun or code in (errors.SIGINT, errors.SIGTERM):
                 raise
-            failures.append(stop.code)
+            failures.append(code)
+            return code
         except BaseException as error:
             code = errors.report(error)
             if elsewhere:

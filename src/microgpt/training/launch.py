@@ -155,7 +155,8 @@ def _node(device: DeviceConfig) -> int:
     if not number.isdecimal() or int(number) >= device.num_nodes or not os.environ.get("MASTER_ADDR"):
         raise UsageError(
             f"device.num_nodes={device.num_nodes}: nothing says which machine this is",
-            "start it with torchrun or srun (docs/devices.md), or set NODE_RANK=0.. and MASTER_ADDR on each",
+            "start it with torchrun or srun (docs/devices.md), set NODE_RANK=0.. and MASTER_ADDR on each, or go on "
+            "with device.num_nodes=1",
         )
     return int(number)
 
