@@ -15,6 +15,7 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 
 from microgpt.checkpoints.folder import checkpoints_in
+from microgpt.files import is_locked
 from microgpt.hub.app import HubApp
 from microgpt.hub.dialogs import Ask, Choose, Page
 from microgpt.runs.find import all_runs
@@ -99,6 +100,7 @@ async def test_from_the_form_to_a_conversation(place: Path, hub: Hub, monkeypatc
 
         await pilot.press("x")  # nothing goes on: nothing happens
         await pilot.press("f4")
+        await until(pilot, lambda: not is_locked(run.path), "it has told MLflow of its end")
         await pilot.pause(0.3)
         await pilot.press("R")
         await until(pilot, lambda: run.status == "RUNNING", "resumed")

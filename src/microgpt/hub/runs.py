@@ -10,6 +10,7 @@ from rich.style import Style
 from rich.text import Text
 from textual.widgets import Static
 
+from microgpt import files
 from microgpt.errors import MicrogptError
 from microgpt.hub import jobs
 from microgpt.hub.dialogs import Ask, Page
@@ -253,6 +254,9 @@ class RunsPane(TablePane):
         if path is not None and row is not None:
             if row.values.get("status") == "RUNNING":
                 self.notify("it is going on already", timeout=3)
+                return
+            if files.is_locked(path):  # it has stopped, and MLflow is still being told
+                self.notify("it is just ending: try again in a moment", timeout=3)
                 return
             jobs.resume(self.hub, path, row.values.get("status") == "FINISHED")
 
