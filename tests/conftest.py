@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,13 @@ SMALL = [
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tokens and templates of tests stay out of the user's cache, unless a cache is given."""
     os.environ.setdefault("MICROGPT_CACHE_DIR", str(tmp_path_factory.getbasetemp().parent / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _own_store() -> Iterator[None]:
+    """MLflow writes the store that a test opens in this process into the environment: the next test has its own."""
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 Stage = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -112,6 +112,7 @@ class Chat:
         page: Playwright's page.
         bodies: what the page asked the server for, oldest first.
         complaints: errors on the browser's console, uncaught ones, and requests to other hosts.
+        ended: sessions that the test has ended: a question that was on its way has no answer, whenever that is told.
     """
 
     def __init__(self, context: BrowserContext, address: str, ready: bool = True) -> None:
@@ -279,13 +280,15 @@ class Lab:
         self.page.set_default_timeout(WAIT_MS)
         self.address, self.session = address, session
         self.complaints: list[str] = []
+        self.ended: set[str] = set()
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", self._request)
 
     def _console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.complaints.append(f"{message.text} {message.location.get('url', '')}")
+        place = message.location.get("url", "")
+        if message.type in ("error", "warning") and not any(f"{id}/inspect" in place for id in self.ended):
+            self.complaints.append(f"{message.text} {place}")
 
     def _request(self, request: Request) -> None:
         if not request.url.startswith((self.address, "blob:" + self.address, "data:")):

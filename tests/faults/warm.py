@@ -87,6 +87,8 @@ class Warm:
         path = [str(source)] if source else []
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         env["PYTHONPATH"] = os.pathsep.join([*path, *filter(None, [os.environ.get("PYTHONPATH", "")])])
+        if source:  # what a weakened copy leaves behind is no one else's
+            env["MICROGPT_CACHE_DIR"] = str(source / "cache")
         self._folder, self._count = folder, 0
         self._process = subprocess.Popen(
             [sys.executable, "-c", WAITING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
