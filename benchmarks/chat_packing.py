@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import islice
 
 from common import arguments, data_file, scratch, seconds
 
@@ -15,6 +16,11 @@ def main() -> None:
     path = data_file("oasst1_chat.jsonl")
     steps = 4 if given.smoke else 150
     home = scratch()
+    if given.smoke:
+        with open(path, encoding="utf-8") as file:
+            part = "".join(islice(file, 200))
+        path = home / "chats.jsonl"
+        path.write_text(part, encoding="utf-8")
     results: dict[str, dict[str, object]] = {}
     for name, packing in (("packed", "true"), ("one a row", "false")):
         run = home / name.replace(" ", "-")

@@ -41,7 +41,7 @@ OTHERS = (
     "lab",
 )
 SCRIPTS = (*TRAINING, *OTHERS)
-MORE = ("val_loss_at_equal_time", "curves", "seconds_a_step", "losses", "parameters")
+MORE = ("val_loss_at_equal_time", "curves", "seconds_a_step", "losses", "parameters", "recipe")
 HEAD = """# Results
 
 Made by `make bench` (training) and `make bench-more` (the rest), which run the scripts of this folder and take the

@@ -147,9 +147,9 @@ def measured(size: int, steps: int, tokenizer: str, parquet: bool) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--megabytes", default="20,200,2000", help="sizes; the last is compared with the first")
-    parser.add_argument("--tokenizer", default="bpe", help="char takes a tenth of the time")
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--megabytes", default="1,2000", help="sizes; the last is compared with the first")
+    parser.add_argument("--tokenizer", default="char", help="bpe takes ten times as long")
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--parquet", action="store_true")
     given = parser.parse_args()
     sizes = [1, 2] if given.smoke else [int(s) for s in given.megabytes.split(",")]

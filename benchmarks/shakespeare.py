@@ -13,7 +13,7 @@ PUBLISHED, PUBLISHED_MINUTES = 1.4697, 3.0
 
 def main() -> None:
     given = arguments(__doc__ or "", 1)
-    more = ["trainer.max_steps=2", "device.compile=off"] if given.smoke else []
+    more = ["trainer.max_steps=2", "trainer.eval_batches=1", "device.compile=off"] if given.smoke else []
     run, spent = trained(["experiment=shakespeare", *more])
     loss, size = whole_loss(run, "best")
     print(f"{loss:.4f} with {size:,} parameters after {spent:.0f} s", file=sys.stderr)

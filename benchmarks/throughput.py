@@ -50,7 +50,7 @@ model = GPT(config.model, prepared.tokenizer.vocab_size)
 model.init_weights(config.seed)
 batches = prepared.train_batches(config.data, config.model.block_size, config.data.batch_size, config.seed)
 optimizer = make_optimizer(model, config.optimizer)
-loss_of = compiled_loss(model)
+loss_of = compiled_loss(model) if sys.argv[3] == "on" else model.loss
 times, step, began = [], 0, None
 while began is None or time.perf_counter() - began < limit:
     started = time.perf_counter()
@@ -80,11 +80,11 @@ def words_of(shape: tuple[int, ...]) -> list[str]:
     ]  # fmt: skip
 
 
-def command(words: list[str], limit: float) -> float:
+def command(words: list[str], limit: float, compiled: str) -> float:
     """Median tokens a second of the training command, stopped after some seconds of steps."""
     home = scratch()
     fixed = ["trainer.max_steps=100000", "trainer.eval_batches=1", "hydra.run.dir=run"]
-    fixed += ["trainer.checkpoint_interval=0", "device.compile=on"]
+    fixed += ["trainer.checkpoint_interval=0", f"device.compile={compiled}"]
     process = subprocess.Popen(
         [sys.executable, "-m", "microgpt.train", *words, *fixed], cwd=home, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True,
@@ -112,29 +112,30 @@ def asked(script: list[str], limit: float) -> float:
     return float(json.loads(done.stdout.splitlines()[-1])["tokens_per_s"])
 
 
-def sides(shape: tuple[int, ...], limit: float) -> dict[str, Callable[[], float]]:
+def sides(shape: tuple[int, ...], limit: float, compiled: str) -> dict[str, Callable[[], float]]:
     """What is measured at a shape, by name."""
     words = words_of(shape)
     plain = [*words, "optimizer=adamw"]
     sizes = [f"--{n}={v}" for n, v in zip(("layers", "width", "heads", "block", "vocab", "rows"), shape)]
     until = [*sizes, f"--stop-after={limit}", "--steps=100000"]
     text = str(data_file("tinyshakespeare.txt"))
+    compile = ["--compile"] if compiled == "on" else []
     return {
-        "muon": lambda: command(words, limit),
-        "ours": lambda: command(plain, limit),
-        "bare": lambda: asked(["-c", BARE, json.dumps(plain), str(limit)], limit),
-        NANOGPT: lambda: asked([str(PEERS / "nanogpt.py"), "--data", text, "--no-loss", "--compile", *until], limit),
+        "muon": lambda: command(words, limit, compiled),
+        "ours": lambda: command(plain, limit, compiled),
+        "bare": lambda: asked(["-c", BARE, json.dumps(plain), str(limit), compiled], limit),
+        NANOGPT: lambda: asked([str(PEERS / "nanogpt.py"), "--data", text, "--no-loss", *compile, *until], limit),
         "HF Trainer": lambda: asked([str(PEERS / "hf_trainer.py"), *until], limit),
     }
 
 
 def main() -> None:
     given = arguments(__doc__ or "", 2)
-    limit = 1.0 if given.smoke else 12.0
+    limit, compiled = (1.0, "off") if given.smoke else (12.0, "on")
     for name, shape in list(SHAPES.items())[: 1 if given.smoke else None]:
         found: dict[str, list[float]] = defaultdict(list)
         for turn in range(given.rounds):
-            for side, measure in sides(shape, limit).items():
+            for side, measure in sides(shape, limit, compiled).items():
                 found[side].append(measure())
             said = ", ".join(f"{side} {values[-1]:,.0f}" for side, values in found.items())
             print(f"{name}, round {turn + 1}: {said} tokens/s", file=sys.stderr, flush=True)

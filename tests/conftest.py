@@ -31,7 +31,8 @@ SMALL = [
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tokens and templates of tests stay out of the user's cache, unless a cache is given."""
+    """Tokens and templates of tests stay out of the user's cache, unless a cache is given; runs out of his store."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.environ.setdefault("MICROGPT_CACHE_DIR", str(tmp_path_factory.getbasetemp().parent / "cache"))
 
 

@@ -194,3 +194,18 @@ def test_the_wall_clock_has_its_zone() -> None:
     from datetime import datetime
 
     assert datetime.strptime(runtime.now_iso(), "%Y-%m-%dT%H:%M:%S%z").tzinfo is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the count of running processes is Linux's")
+def test_threads_sleep_while_they_wait_where_another_process_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")  # what is set below is undone with it
+    del os.environ["OMP_WAIT_POLICY"]
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
+    ) as busy:
+        assert busy.stdout is not None
+        busy.stdout.readline()
+        assert not runtime.is_alone()
+        runtime.prepare_process()
+        busy.kill()
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"

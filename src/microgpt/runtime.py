@@ -20,10 +20,24 @@ from microgpt.errors import UsageError
 def prepare_process() -> None:
     """Set up allocator and environment; to be called before torch is imported."""
     keep_memory()
-    # OpenMP threads that spin while they wait make a busy machine up to ten times slower; asleep they cost next to
-    # nothing (benchmarks/RESULTS.md, waiting threads)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # OpenMP threads that spin while they wait make a busy machine up to ten times slower; on one that does nothing
+    # else those that sleep cost a tenth to two thirds, as each is woken many times a step (benchmarks/RESULTS.md)
+    if not is_alone():
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     quiet_libraries()
+
+
+def is_alone() -> bool:
+    """Whether nothing but this process keeps the machine busy, as Linux counts; false elsewhere."""
+    try:
+        for _ in range(5):  # what is seen once may have run for a moment only
+            with open("/proc/loadavg", encoding="ascii") as file:
+                if int(file.read().split()[3].partition("/")[0]) <= 1:
+                    return True
+            time.sleep(0.001)
+    except (OSError, ValueError, IndexError):
+        pass
+    return False
 
 
 def keep_memory() -> None:

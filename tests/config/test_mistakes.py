@@ -211,3 +211,13 @@ def test_debug_shows_the_traceback_and_keeps_the_exit_code(tmp_path: Path) -> No
 def test_hydras_own_complaints_are_one_line_too(tmp_path: Path) -> None:
     refused(stage("train", "model={n_layer: 2", cwd=tmp_path), "n_layer")
     refused(stage("train", "+experiment=names", "+experiment=micro", cwd=tmp_path))
+
+
+def test_a_launcher_that_is_unknown_or_not_installed_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = mistake("hydra/launcher=jobilb")
+    assert "did you mean joblib?" in said
+    assert "submitit_slurm" in said
+    monkeypatch.setattr("microgpt.config.scan.find_spec", lambda module: None)
+    assert "pip install 'microgpt[sweep]'" in mistake("hydra/launcher=joblib")
+    assert "pip install 'microgpt[sweep]'" in mistake("hydra/launcher=ray")
+    compose(["hydra/launcher=basic"])

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 from warm import Child, Warm
 
 from microgpt.runs.find import Run
@@ -25,11 +24,6 @@ from runs import RUN
 
 #: until it is stopped
 LONG = [w for w in RUN if not w.startswith("tracking=")] + ["trainer.max_steps=1000000", "trainer.eval_interval=200"]
-
-
-@pytest.fixture(autouse=True)
-def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def until(condition: Callable[[], Any], seconds: float = 90) -> None:
@@ -131,6 +125,22 @@ def test_a_corrupt_store_costs_one_note_and_everything_is_sent_to_a_new_one(warm
     done = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert nothing_is_missing(database, run)
+
+
+def test_eight_first_trainings_at_once_make_one_store_and_lose_nothing(warm: Warm, tmp_path: Path) -> None:
+    words = [w for w in RUN if not w.startswith(("tracking=", "hydra.run.dir="))] + ["trainer.max_steps=40"]
+    runs, database = [tmp_path / f"run{n}" for n in range(8)], tmp_path / "mlruns" / "mlflow.db"
+    env = {"MICROGPT_CACHE_DIR": str(tmp_path / "cache")}  # in which no store was made before
+    children = [
+        warm.start("train", *words, f"name={r.name}", f"hydra.run.dir={r.name}", cwd=tmp_path, env=env) for r in runs
+    ]
+    assert [child.wait() for child in children] == [0] * 8, [child.said for child in children]
+    ids = [lambda run=run: Run(run, {}).mlflow_id for run in runs]
+    until(lambda: all(id() and status(database, id()) == "FINISHED" for id in ids), 300)
+    assert len({id() for id in ids}) == 8
+    assert all(nothing_is_missing(database, run) for run in runs)
+    made = sum("making the MLflow store" in (run / "mlflow.log").read_text() for run in runs)
+    assert made == 1, "one made it, the others waited"
 
 
 def test_four_writers_of_5000_metrics_lose_none_and_are_never_locked_out(tmp_path: Path) -> None:

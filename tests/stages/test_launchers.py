@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from microgpt.runs.folder import RunFolder, read_run
+from microgpt.runs.folder import read_run
 
 pytestmark = pytest.mark.slow
 
@@ -70,29 +67,3 @@ def test_submitit_and_ray_run_each_trial_in_a_process_of_its_own(
     assert [json.loads((f / "trial.json").read_text())["swept"] for f in folders] == [["seed=1"], ["seed=2"]]
     assert "2 trials, best first" in done.stderr
     assert not (tmp_path / "outputs" / "it" / ".submitit").exists(), "what was exchanged with workers is gone"
-
-
-def test_eight_first_runs_at_once_make_one_store_and_lose_nothing(tmp_path: Path) -> None:
-    names = [f"run{number}" for number in range(8)]
-    for name in names:
-        folder = RunFolder(tmp_path / name)
-        folder.write_config({"name": name})
-        folder.update(stage="train", status="FINISHED", ready=True, name=name, started="")
-        folder.log_metrics(1, {"train/loss": 1.0})
-        folder.close()
-    environment = os.environ | {"MICROGPT_CACHE_DIR": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    words = [sys.executable, "-m", "microgpt.tracking.feeder"]
-    feeders = [
-        subprocess.Popen([*words, name], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-        for name in names
-    ]
-    said = [feeder.communicate(timeout=500)[1] for feeder in feeders]
-    assert [feeder.returncode for feeder in feeders] == [0] * 8, said
-    assert sum("making the MLflow store" in words for words in said) == 1, "one made it, the others waited"
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
-    runs: list[Any] = client.search_runs([client.get_experiment_by_name("microgpt").experiment_id])
-    assert sorted(run.info.run_name for run in runs) == names
-    assert all(run.data.metrics == {"train/loss": 1.0} for run in runs)

@@ -282,24 +282,6 @@ def test_tracking_off_makes_no_store(warm, small: list[str], tmp_path: Path) -> 
 # ---- stores that fail
 
 
-def test_eight_first_runs_at_once_make_the_store_once(tmp_path: Path) -> None:
-    env = {**os.environ, "MICROGPT_CACHE_DIR": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    env.pop("MLFLOW_TRACKING_URI", None)
-    words = [sys.executable, "-m", "microgpt.tracking.parent", "start", "x", "y"]
-    all_eight = [
-        subprocess.Popen(words, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(8)
-    ]
-    said = [p.communicate(timeout=120) for p in all_eight]
-    assert [p.returncode for p in all_eight] == [0] * 8, [err[-300:] for _, err in said]
-    assert sum("making the MLflow store" in err for _, err in said) == 1
-    made = {out.strip() for out, _ in said}
-    assert len(made) == 8
-    experiments = store(tmp_path).search_experiments()
-    assert sorted(e.name for e in experiments) == ["Default", "microgpt"]
-    assert {r.info.run_id for r in store(tmp_path).search_runs([e.experiment_id for e in experiments])} == made
-
-
 @contextmanager
 def server(home: Path, port: int) -> Iterator[None]:
     """A real MLflow server."""

@@ -11,6 +11,7 @@ import os
 import re
 import typing
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from microgpt.config.build import groups, nearest, refuse, settings, unknown_key, value_problem
@@ -21,6 +22,14 @@ MAX_YAML_BYTES = 1_000_000
 HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.verbose")
 HYDRA_PREFIXES = ("hydra.launcher.",)
 HYDRA_GROUPS = ("hydra/launcher",)
+#: what `hydra/launcher=` can be, and the module of its own that it comes with
+LAUNCHERS = {
+    "basic": "",
+    "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
+    "submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
+    "ray": "ray",
+}
 FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i")
 FLAGS = (
     *FLAGS_WITH_VALUE,
@@ -82,6 +91,8 @@ def _check_override(word: str, cls: type, folders: list[Path]) -> str:
     key, _, package = bare.partition("@")
     if package.partition(":")[2].startswith("hydra") or package.startswith("hydra"):
         return f"{bare}: nothing of ours can be put into hydra's own config"
+    if key == "hydra/launcher":
+        return _launcher_problem(value, options(key, folders))
     if key.startswith("hydra"):
         if key in HYDRA_KEYS or key in HYDRA_GROUPS or key.startswith(HYDRA_PREFIXES):
             return ""
@@ -98,6 +109,17 @@ def _check_override(word: str, cls: type, folders: list[Path]) -> str:
                 return f"{key}={choice}: there is no such option{near}; {key} can be {', '.join(group_choices)}"
         return ""
     return "" if key in settings(cls) else unknown_key(cls, key)
+
+
+def _launcher_problem(launcher: str, own: list[str]) -> str:
+    known = [*LAUNCHERS, *own]
+    if launcher not in known:
+        near = nearest(launcher, known)
+        return f"hydra/launcher={launcher}: there is no such launcher{near}; it can be {', '.join(known)}"
+    module = LAUNCHERS.get(launcher)
+    if module and find_spec(module) is None:
+        return f"hydra/launcher={launcher} is not installed: pip install 'microgpt[sweep]'"
+    return ""
 
 
 def check_overrides(overrides: list[str], cls: type, folders: list[Path]) -> None:
@@ -164,9 +186,7 @@ def _check_yaml(path: Path) -> str:
             for first, value in own.items() if isinstance(own, dict) else [("", None)]:
                 names = [(first, second) for second in value] if isinstance(value, dict) else [(first,)]
                 if any(n[:1] not in allowed and n not in allowed for n in names or [(first,)]):
-                    return (
-                        f"{path}: of hydra's own keys only {', '.join(HYDRA_KEYS)}, and launcher can be set"
-                    )
+                    return f"{path}: of hydra's own keys only {', '.join(HYDRA_KEYS)}, and launcher can be set"
     except UnicodeDecodeError as error:
         return f"{path}: not UTF-8 at byte {error.start}"
     except RecursionError:

@@ -32,7 +32,7 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
         How each ended, in the order given.
 
     Raises:
-        UsageError: Ray is not installed, or a setting makes no sense.
+        UsageError: a setting makes no sense.
     """
     if launcher.cpus_per_trial <= 0 or launcher.gpus_per_trial < 0 or (launcher.num_cpus or 1) < 1:
         raise UsageError(
@@ -47,10 +47,7 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
     # Ray tells its makers what it is used for, and warns about things that do not concern a sweep
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError:
-        raise UsageError("hydra/launcher=ray: Ray is not installed", "pip install 'microgpt[sweep]'") from None
+    import ray
     from hydra.core.singleton import Singleton
 
     passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}

@@ -16,6 +16,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from microgpt.config.auto import EVAL_BATCHES
 from microgpt.config.schema import TrainConfig
 from microgpt.data.batches import IGNORED, Batch, Batches
 from microgpt.data.mixture import Prepared
@@ -212,8 +213,10 @@ def fit(
         default_root_dir=str(folder.path),
         profiler=profiler,
     )
-    grouped = max(1, EVAL_TOKENS // block)
     val_rows = (trainer_config.eval_batches or 0) * rows
+    grouped = max(1, EVAL_TOKENS // block)
+    if val_rows:  # no more rows than were asked for, from at least as many places of the set as a short run affords
+        grouped = min(grouped, max(rows, val_rows // EVAL_BATCHES))
     rank = 0 if ranks is None else ranks.rank
     val = FixedBatches(prepared.val_batches(config.data, block, grouped), val_rows, rank, world)
     # a loader that is iterated draws a number; from this it leaves alone what dropout draws from and resume restores
