@@ -31,7 +31,7 @@ SMALL = [
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tokens and templates of tests stay out of the user's cache, unless a cache is given; runs out of his store."""
+    """Tests stay out of the user's cache, unless a cache is given, and out of the user's MLflow store."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.environ.setdefault("MICROGPT_CACHE_DIR", str(tmp_path_factory.getbasetemp().parent / "cache"))
 

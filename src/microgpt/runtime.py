@@ -21,7 +21,7 @@ def prepare_process() -> None:
     """Set up allocator and environment; to be called before torch is imported."""
     keep_memory()
     # OpenMP threads that spin while they wait make a busy machine up to ten times slower; on one that does nothing
-    # else those that sleep cost a tenth to two thirds, as each is woken many times a step (benchmarks/RESULTS.md)
+    # else those that sleep cost a seventh and more, as each is woken many times a step (benchmarks/RESULTS.md)
     if not is_alone():
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     quiet_libraries()

@@ -112,7 +112,6 @@ class Chat:
         page: Playwright's page.
         bodies: what the page asked the server for, oldest first.
         complaints: errors on the browser's console, uncaught ones, and requests to other hosts.
-        ended: sessions that the test has ended: a question that was on its way has no answer, whenever that is told.
     """
 
     def __init__(self, context: BrowserContext, address: str, ready: bool = True) -> None:
@@ -273,6 +272,7 @@ class Lab:
         address: of the server.
         session: id of the session that the tests look into.
         complaints: errors on the browser's console, uncaught ones, and requests to other hosts.
+        ended: sessions that the test ends: a question on its way then has no answer, and that is no complaint.
     """
 
     def __init__(self, context: BrowserContext, address: str, session: str) -> None:

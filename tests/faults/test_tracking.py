@@ -135,9 +135,13 @@ def test_eight_first_trainings_at_once_make_one_store_and_lose_nothing(warm: War
         warm.start("train", *words, f"name={r.name}", f"hydra.run.dir={r.name}", cwd=tmp_path, env=env) for r in runs
     ]
     assert [child.wait() for child in children] == [0] * 8, [child.said for child in children]
-    ids = [lambda run=run: Run(run, {}).mlflow_id for run in runs]
-    until(lambda: all(id() and status(database, id()) == "FINISHED" for id in ids), 300)
-    assert len({id() for id in ids}) == 8
+    until(lambda: all(Run(run, {}).mlflow_id for run in runs), 300)
+    ids = {Run(run, {}).mlflow_id for run in runs}
+    assert len(ids) == 8
+    until(lambda: all(status(database, id) == "FINISHED" for id in ids), 300)
+    with closing(sqlite3.connect(database, timeout=30)) as opened:
+        assert sorted(opened.execute("SELECT name FROM experiments")) == [("Default",), ("microgpt",)]
+        assert {id for (id,) in opened.execute("SELECT run_uuid FROM runs")} == ids
     assert all(nothing_is_missing(database, run) for run in runs)
     made = sum("making the MLflow store" in (run / "mlflow.log").read_text() for run in runs)
     assert made == 1, "one made it, the others waited"

@@ -21,7 +21,7 @@ from microgpt.errors import UsageError
 MAX_YAML_BYTES = 1_000_000
 HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.verbose")
 HYDRA_PREFIXES = ("hydra.launcher.",)
-HYDRA_GROUPS = ("hydra/launcher",)
+LAUNCHER = "hydra/launcher"
 #: what `hydra/launcher=` can be, and the module of its own that it comes with
 LAUNCHERS = {
     "basic": "",
@@ -91,14 +91,14 @@ def _check_override(word: str, cls: type, folders: list[Path]) -> str:
     key, _, package = bare.partition("@")
     if package.partition(":")[2].startswith("hydra") or package.startswith("hydra"):
         return f"{bare}: nothing of ours can be put into hydra's own config"
-    if key == "hydra/launcher":
+    if key == LAUNCHER:
         return _launcher_problem(value, options(key, folders))
     if key.startswith("hydra"):
-        if key in HYDRA_KEYS or key in HYDRA_GROUPS or key.startswith(HYDRA_PREFIXES):
+        if key in HYDRA_KEYS or key.startswith(HYDRA_PREFIXES):
             return ""
         if key.startswith(("hydra/sweeper", "hydra.sweeper")):
             return f"{key}: the sweeper is chosen by sweep=, and set by sweep.*"
-        return f"{key}: of hydra's own keys only {', '.join((*HYDRA_KEYS, *HYDRA_GROUPS))} can be set"
+        return f"{key}: of hydra's own keys only {', '.join((*HYDRA_KEYS, LAUNCHER))} can be set"
     group_choices = options(key, folders) if key in (*groups(cls), "experiment") else []
     if group_choices:
         if not re.fullmatch(r"[\w.,\- ]*", value) or value in ("", "null"):

@@ -81,6 +81,19 @@ class FixedBatches(Dataset[Batch]):
         return self._parts[part].fixed(number - (self._ends[part - 1] if part else 0))
 
 
+def validation_batch(val_rows: int, rows: int, block: int) -> int:
+    """Rows of one validation batch: as many as compute well together, but of a part of the set no more than a share.
+
+    Args:
+        val_rows: how many rows are validated on; 0 is the whole set.
+        rows: of a training batch.
+        block: tokens of a row.
+    """
+    large = max(1, EVAL_TOKENS // block)
+    # EVAL_BATCHES places of the set say more than one, and a batch of more rows than were asked for costs more
+    return min(large, max(rows, val_rows // EVAL_BATCHES)) if val_rows else large
+
+
 def _first(items: list[Any]) -> Any:
     return items[0]
 
@@ -214,9 +227,7 @@ def fit(
         profiler=profiler,
     )
     val_rows = (trainer_config.eval_batches or 0) * rows
-    grouped = max(1, EVAL_TOKENS // block)
-    if val_rows:  # no more rows than were asked for, from at least as many places of the set as a short run affords
-        grouped = min(grouped, max(rows, val_rows // EVAL_BATCHES))
+    grouped = validation_batch(val_rows, rows, block)
     rank = 0 if ranks is None else ranks.rank
     val = FixedBatches(prepared.val_batches(config.data, block, grouped), val_rows, rank, world)
     # a loader that is iterated draws a number; from this it leaves alone what dropout draws from and resume restores
