@@ -153,6 +153,24 @@ def test_resuming_with_other_settings_is_refused_naming_all(unbroken: Path, tmp_
 
 
 @pytest.mark.slow
+def test_a_job_that_is_started_again_with_resume_auto_goes_on_where_it_stands(unbroken: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    words = [*RUN, "resume=auto", f"hydra.run.dir={folder}"]
+    job = subprocess.Popen(command(folder, *words), stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while job.poll() is None and steps_logged(folder) < 20 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    job.send_signal(signal.SIGTERM)
+    _, said = job.communicate(timeout=60)
+    assert "starting a fresh one" in said
+    assert job.returncode == 143
+    done = subprocess.run(command(folder, *words), capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert "resumed at step" in done.stdout + done.stderr
+    assert_equal(unbroken, folder)
+    assert not list((tmp_path / "outputs").glob("2*")), "no second folder"
+
+
+@pytest.mark.slow
 def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(
         command(tmp_path, "resume=latest"), capture_output=True, text=True, cwd=tmp_path, timeout=240

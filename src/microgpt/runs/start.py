@@ -15,7 +15,7 @@ from microgpt.config.main import run_folder
 from microgpt.config.schema import TrainConfig
 from microgpt.errors import ModelError
 from microgpt.runs.find import Run, all_runs, find_run
-from microgpt.runs.folder import FINISHED, PRUNED, read_config
+from microgpt.runs.folder import FINISHED, PRUNED, RUN, read_config
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,15 @@ def started(config: TrainConfig, overrides: list[str], folder: Path) -> Start:
         return Start(config, folder, None, None)
     reference = config.resume
     if reference == "auto":
-        done = (FINISHED, PRUNED)
-        runs = [r for r in all_runs() if checkpoints_in(r.path / "checkpoints") and r.status not in done]
-        if not runs:
+        placed = folder != Path()  # by hydra.run.dir=
+        found = unfinished(config.name, folder if placed else None)
+        if found is None:
             print("note: resume=auto found no unfinished run; starting a fresh one", file=sys.stderr)
-            stamp = runtime.now_iso()[:19].replace("T", "/").replace(":", "-")
-            made = run_folder(stamp, config.name, "", "", config.data.corpus, config.data.path, "")
-            return Start(config, Path(made), None, None)
-        reference = str(runs[-1].path)
+            if not placed:
+                stamp = runtime.now_iso()[:19].replace("T", "/").replace(":", "-")
+                folder = Path(run_folder(stamp, config.name, "", "", config.data.corpus, config.data.path, ""))
+            return Start(config, folder, None, None)
+        reference = str(found.path)
     chosen = Path(reference)
     source = find_run(str(chosen.parent.parent) if chosen.parent.name == "checkpoints" else reference)
     checkpoint = chosen if chosen.parent.name == "checkpoints" else find(source.path / "checkpoints", "latest")
@@ -87,6 +88,18 @@ def started(config: TrainConfig, overrides: list[str], folder: Path) -> Start:
     if not checkpoints_in(source.path / "checkpoints"):
         raise ModelError(f"{source.path} has no checkpoint to resume from", "start it again with from_run=")
     return Start(merged, source.path, checkpoint, source)
+
+
+def unfinished(name: str, folder: Path | None) -> Run | None:
+    """The newest run that has a checkpoint and did not end.
+
+    Args:
+        name: where given, only a run of this name, so that jobs beside each other keep to their own.
+        folder: where given, only the run in it.
+    """
+    runs = all_runs() if folder is None else [find_run(str(folder))] if (folder / RUN).exists() else []
+    runs = [r for r in runs if checkpoints_in(r.path / "checkpoints") and r.status not in (FINISHED, PRUNED)]
+    return next((r for r in reversed(runs) if name in ("", r.facts.get("name"))), None)
 
 
 def refuse_changes(saved: dict[str, Any], config: TrainConfig) -> None:
