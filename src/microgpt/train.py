@@ -83,7 +83,7 @@ def _lead(config: TrainConfig, overrides: list[str], output: Path, ranks: Ranks 
     feeder: Any = None
     try:
         with runtime.StopSignals().installed() as signals, heeding(trial, output, signals):
-            facts: dict[str, Any] = {"stage": "train", "status": "RUNNING", "pid": os.getpid()}
+            facts: dict[str, Any] = {"stage": "train", "status": "RUNNING", "pid": os.getpid(), "error": ""}
             if start.checkpoint is None:
                 facts["started"] = runtime.now_iso()
                 facts["overrides"] = overrides

@@ -31,6 +31,23 @@ def test_newton_schulz_brings_all_singular_values_near_one(rows: int, columns: i
     assert found.max() < 1.4
 
 
+@given(st.integers(1, 40), st.integers(1, 90), st.floats(0, 6), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_newton_schulz_is_the_published_iteration_whatever_the_shape(
+    rows: int, columns: int, decay: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(1, rows, columns, generator=generator) * torch.logspace(0, -decay, columns)
+    x = matrix.double().mT if rows > columns else matrix.double()
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    found = orthogonalised(matrix)
+    assert found.shape == matrix.shape
+    assert torch.allclose(found.double(), x.mT if rows > columns else x, atol=1e-3)
+
+
 def test_adamw_equals_torch() -> None:
     torch.manual_seed(0)
     ours, theirs = nn.Linear(8, 4), nn.Linear(8, 4)

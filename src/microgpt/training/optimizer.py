@@ -31,10 +31,33 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     if flipped:
         x = x.mT
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    if x.dtype == torch.float32 and x.shape[2] >= 2 * x.shape[1]:
+        x = _iterated_on_the_gram(x)
+    else:
+        for _ in range(NEWTON_SCHULZ_STEPS):
+            gram = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if flipped else x).to(matrices.dtype)
+
+
+def _iterated_on_the_gram(x: Tensor) -> Tensor:
+    """The same steps for wide matrices [count, rows, columns], in products of rows by rows.
+
+    Step k is x <- p(g) x with g = x x^T and p a polynomial, so that g <- p(g) g p(g); the factors are gathered, and
+    the wide matrix is read twice instead of ten times: half the arithmetic of 128 by 512. The small singular values
+    that a square loses are those whose factor is the constant of p, whatever they are; in bfloat16 it loses too many.
+    """
+    a, b, c = NEWTON_SCHULZ
+    gram = x @ x.mT
+    factors = None
+    for step in range(NEWTON_SCHULZ_STEPS):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        factors = factor if factors is None else factor @ factors
+        if step + 1 < NEWTON_SCHULZ_STEPS:
+            gram = factor @ gram @ factor
+    assert factors is not None
+    return factors @ x
 
 
 class MuonAdamW(torch.optim.Optimizer):
