@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,11 @@ from microgpt.runs.folder import read_run
 
 pytestmark = pytest.mark.slow
 
+ELSEWHERE = {
+    "joblib": ["hydra.launcher.n_jobs=2"],
+    "submitit_local": ["hydra.launcher.timeout_min=10"],
+    "ray": ["hydra.launcher.num_cpus=2"],
+}
 PLACE = "hydra.sweep.dir=outputs/it"
 SHORT = ["trainer.max_steps=20", PLACE]
 #: diverges with the large rate and the large decay, and with no other two
@@ -67,3 +77,30 @@ def test_submitit_and_ray_run_each_trial_in_a_process_of_its_own(
     assert [json.loads((f / "trial.json").read_text())["swept"] for f in folders] == [["seed=1"], ["seed=2"]]
     assert "2 trials, best first" in done.stderr
     assert not (tmp_path / "outputs" / "it" / ".submitit").exists(), "what was exchanged with workers is gone"
+
+
+@pytest.mark.parametrize("launcher", ELSEWHERE)
+def test_ctrl_c_saves_the_trials_at_work_and_leaves_no_process(
+    small: list[str], tmp_path: Path, launcher: str
+) -> None:
+    words = [*small, PLACE, "trainer.max_steps=20000", "trainer.eval_interval=20000", "tracking=off"]
+    words += [f"hydra/launcher={launcher}", *ELSEWHERE[launcher], "seed=1,2,3"]
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "microgpt.train", "-m", *words],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 180
+    while sweep.poll() is None and not list(tmp_path.glob("outputs/it/*/metrics.jsonl")):
+        assert time.monotonic() < deadline, "no trial has begun"
+        time.sleep(0.02)
+    os.killpg(sweep.pid, signal.SIGINT)  # as a terminal does: to all processes in the foreground
+    said, _ = sweep.communicate(timeout=180)
+    assert sweep.returncode == 130, said
+    assert "Traceback" not in said
+    assert "stopped: the sweep, by SIGINT, with 0 of 3 trials done" in said
+    statuses = [read_run(path.parent)["status"] for path in tmp_path.glob("outputs/it/*/run.json")]
+    assert statuses
+    assert set(statuses) == {"KILLED"}
+    while any(Path(f"/proc/{pid}").exists() for pid in pids(tmp_path)):
+        assert time.monotonic() < deadline + 180, "a trial is still there"
+        time.sleep(0.02)

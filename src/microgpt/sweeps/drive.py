@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Generator
@@ -209,7 +210,9 @@ class Sweep:
             for job in jobs
         ]
         try:
-            for job, returned in zip(jobs, self.launcher.launch(words, initial_job_idx=jobs[0].trial.number)):
+            with deaf_children(type(self.launcher).__name__ == "LocalLauncher"):
+                ended = self.launcher.launch(words, initial_job_idx=jobs[0].trial.number)
+            for job, returned in zip(jobs, ended):
                 job.code = int(returned.return_value or 0)
         except SystemExit as stop:  # of a trial in this process that a signal has ended
             if stop.code not in STOPS:
@@ -297,6 +300,22 @@ class Sweep:
         print(f"sweep folder     {self.folder}", file=sys.stderr)
         print(f"next             python -m microgpt.compare runs={self.folder}", file=sys.stderr)
         return max(failed, default=0)
+
+
+@contextmanager
+def deaf_children(wanted: bool) -> Generator[None]:
+    """Processes that this thread starts meanwhile never hear Ctrl-C; other threads do.
+
+    For submitit's local ones: between the sweep and each trial stands a process that would die of it and interrupt
+    its trial twice. A trial is told by the sweep, and saves.
+    """
+    if wanted:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if wanted:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def release_workers() -> None:
