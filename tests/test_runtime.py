@@ -77,7 +77,7 @@ def test_a_second_interrupt_ends_it_within_a_second_with_130(looping: Callable[.
     assert read(process) == "SIGINT"
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=5) == 130
+    assert process.wait(timeout=60) == 130
     assert time.monotonic() - started < 1
     assert process.stderr is not None
     said = process.stderr.read()
@@ -114,7 +114,7 @@ def test_after_the_block_signals_do_again_what_they_did(
     assert read(process) == "SIGTERM"
     assert read(process) == "left"
     process.send_signal(number)
-    assert process.wait(timeout=5) in (-number, 130)  # Python's own handler turns SIGINT into KeyboardInterrupt
+    assert process.wait(timeout=60) in (-number, 130)  # Python's own handler turns SIGINT into KeyboardInterrupt
 
 
 def test_signals_can_be_taken_back_from_a_library() -> None:

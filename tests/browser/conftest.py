@@ -391,7 +391,7 @@ def trained(lab_server: str) -> str:
 
     session = ask("session/start", {"num_steps": 40, "name": "known"})["session_id"]
     ask(f"session/{session}/run", {"steps": 30, "delay_ms": 0})
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while ask(f"session/{session}")["running"]:
         assert time.monotonic() < deadline, "30 steps take too long"
         time.sleep(0.1)

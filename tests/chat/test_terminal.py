@@ -49,7 +49,7 @@ class Terminal:
         """Press one key by tmux's name for it."""
         self._run("send-keys", key)
 
-    def until(self, text: str, count: int = 1, seconds: float = 60) -> str:
+    def until(self, text: str, count: int = 1, seconds: float = 180) -> str:
         """Wait until a text stands on the screen so many times."""
         ends = time.monotonic() + seconds
         while (shown := self.screen()).count(text) < count:

@@ -79,7 +79,7 @@ def test_the_token_cache_loses_what_kills_left_and_nothing_that_is_being_made(tm
         words = [sys.executable, "-c", TOKENIZE, str(tmp_path / f"{name}.txt"), how]
         return subprocess.Popen(words, env=env, stdout=subprocess.PIPE)
 
-    assert tokenize("dead", "killed").wait(60) == -signal.SIGKILL
+    assert tokenize("dead", "killed").wait(180) == -signal.SIGKILL
     (left,) = hidden(cache / "tokens")
     busy = tokenize("busy", "sleep")
     try:
@@ -87,12 +87,12 @@ def test_the_token_cache_loses_what_kills_left_and_nothing_that_is_being_made(tm
         assert busy.stdout.readline() == b"inside\n"
         assert len(hidden(cache / "tokens")) == 1, "the start of another data set has removed the dead one's"
         assert hidden(cache / "tokens") != [left]
-        assert tokenize("new", "finish").wait(60) == 0
+        assert tokenize("new", "finish").wait(180) == 0
         assert len(hidden(cache / "tokens")) == 1, "what a living process makes stays"
     finally:
         busy.kill()
         busy.wait()
-    assert tokenize("new", "finish").wait(60) == 0, "a start that finds its tokens made clears up too"
+    assert tokenize("new", "finish").wait(180) == 0, "a start that finds its tokens made clears up too"
     assert hidden(cache / "tokens") == []
 
 

@@ -26,7 +26,7 @@ from runs import RUN
 LONG = [w for w in RUN if not w.startswith("tracking=")] + ["trainer.max_steps=1000000", "trainer.eval_interval=200"]
 
 
-def until(condition: Callable[[], Any], seconds: float = 90) -> None:
+def until(condition: Callable[[], Any], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it took too long"

@@ -60,7 +60,7 @@ class Terminal:
         """Give the window another size."""
         self._run("resize-window", "-x", str(width), "-y", str(height))
 
-    def until(self, text: str, seconds: float = 90) -> str:
+    def until(self, text: str, seconds: float = 180) -> str:
         """Wait until a text stands on the screen."""
         ends = time.monotonic() + seconds
         while text not in (shown := self.screen()):
@@ -68,7 +68,7 @@ class Terminal:
             time.sleep(0.05)
         return shown
 
-    def until_gone(self, text: str, seconds: float = 90) -> None:
+    def until_gone(self, text: str, seconds: float = 180) -> None:
         """Wait until a text stands on the screen no more."""
         ends = time.monotonic() + seconds
         while text in (shown := self.screen()):

@@ -123,7 +123,7 @@ def test_a_run_in_progress_is_followed_as_it_goes(serve: Serve, tmp_path: Path) 
         assert Run(tmp_path / "outputs/day/run", read_run(tmp_path / "outputs/day/run")).status == "KILLED"
     finally:
         training.kill()
-        training.wait(timeout=30)
+        training.wait(timeout=120)
 
 
 def test_a_trace_gives_back_what_it_was_made_of(lab: Lab) -> None:

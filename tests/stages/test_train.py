@@ -240,7 +240,7 @@ def test_a_second_interrupt_ends_the_run_within_a_second(small: list[str], tmp_p
             stdout=err,
             stderr=err,
         )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (run / "run.json").exists() or not read_run(run).get("ready"):
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -251,7 +251,7 @@ def test_a_second_interrupt_ends_the_run_within_a_second(small: list[str], tmp_p
     assert process.poll() is None, "the first signal waits for the step"
     sent = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(180) == 130
     assert time.monotonic() - sent < 1.5
     assert "Traceback" not in (tmp_path / "err").read_text()
 

@@ -74,7 +74,7 @@ def started(home: Path, *words: str, env: dict[str, str] | None = None) -> subpr
         )
 
 
-def until(true: Any, seconds: float = 60) -> None:
+def until(true: Any, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it took too long"
@@ -215,7 +215,7 @@ def test_the_ui_answers_this_machine_and_refuses_foreign_hosts(home: Path) -> No
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            assert process.wait(20) in (0, 130)
+            assert process.wait(180) in (0, 130)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -248,9 +248,9 @@ def test_sigterm_is_killed_in_mlflow_too(small: list[str], tmp_path: Path) -> No
     process = started(tmp_path, *small, *LONG, "trainer.max_steps=100000")
     until(lambda: has_step(tmp_path / "run", 20))
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 143
-    until(lambda: Run(tmp_path / "run", {}).mlflow_id, 30)
-    until(lambda: mlflow_run(tmp_path, tmp_path / "run").info.status == "KILLED", 30)
+    assert process.wait(180) == 143
+    until(lambda: Run(tmp_path / "run", {}).mlflow_id)
+    until(lambda: mlflow_run(tmp_path, tmp_path / "run").info.status == "KILLED")
     assert_all_there_once(tmp_path / "mlruns" / "mlflow.db", tmp_path / "run")
 
 
@@ -262,7 +262,7 @@ def test_a_run_killed_and_resumed_is_one_mlflow_run_with_every_step_once(
     until(lambda: has_step(run, 120))
     process.kill()
     process.wait()
-    until(lambda: Run(run, {}).mlflow_id, 30)
+    until(lambda: Run(run, {}).mlflow_id)
     until(lambda: mlflow_run(tmp_path, run).info.status == "KILLED", 30)  # the feeder has noticed
     first = Run(run, {}).mlflow_id
     warm_anywhere("train", "resume=run", cwd=tmp_path)
@@ -314,12 +314,12 @@ def test_a_server_gone_in_mid_run_costs_one_note_and_gets_everything_afterwards(
     words = ["tracking=server", f"tracking.uri=http://127.0.0.1:{port}", *LONG, "trainer.max_steps=1000000"]
     with server(tmp_path, port):
         process = started(tmp_path, *small, *words)
-        until(lambda: Run(run, {}).mlflow_id and has_step(run, 1), 60)
+        until(lambda: Run(run, {}).mlflow_id and has_step(run, 1))
     seen = max(read_metrics(run)["train/loss"])
     until(lambda: has_step(run, seen + 20), 30)  # training goes on without it
     ended = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(40) == 143
+    assert process.wait(180) == 143
     assert time.monotonic() - ended < 12
     said = (tmp_path / "err.txt").read_text()
     assert said.count("note: MLflow") == 1
@@ -338,7 +338,7 @@ def test_a_server_that_never_answers_does_not_hold_a_run(small: list[str], tmp_p
         silent.listen(50)
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         process = started(tmp_path, *small, "tracking=server", f"tracking.uri={address}")
-        assert process.wait(60) == 0
+        assert process.wait(180) == 0
         waited = time.time() - (tmp_path / "run" / "metrics.jsonl").stat().st_mtime
     assert waited < 10, f"{waited:.1f} s after the last step"
     assert read_run(tmp_path / "run")["status"] == "FINISHED"

@@ -33,7 +33,7 @@ def home(warm_anywhere, small: list[str], tmp_path_factory: pytest.TempPathFacto
     """A folder in which `run` was trained, tracked and registered."""
     home = tmp_path_factory.mktemp("registered")
     warm_anywhere("train", *small, "tracking.system_interval=0", "hydra.run.dir=run", cwd=home)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not Run(home / "run", {}).mlflow_id:
         assert time.monotonic() < deadline, "the run has no MLflow id"
         time.sleep(0.1)
@@ -61,7 +61,7 @@ def python(home: Path, code: str, *words: str) -> Any:
     """What a program prints as JSON."""
     env = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     command = [sys.executable, "-W", "ignore", "-c", code, *words]
-    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=240, env=env)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -108,10 +108,10 @@ def serving(home: Path, *words: str) -> Iterator[Callable[[str, Any], Any]]:
     def ask(path: str, body: Any) -> Any:
         headers = {"Content-Type": "application/json"}
         request = Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), headers)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while True:
             try:
-                with urlopen(request, timeout=60) as answer:
+                with urlopen(request, timeout=240) as answer:
                     return json.load(answer)
             except URLError:
                 assert process.poll() is None, (home / "server.txt").read_text()
@@ -123,7 +123,7 @@ def serving(home: Path, *words: str) -> Iterator[Callable[[str, Any], Any]]:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(30)
+            process.wait(180)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -150,7 +150,7 @@ def test_generate_and_info_take_the_alias_and_the_number(home: Path, folder: Pat
             cwd=home,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=True,
         ).stdout
         for where in (ALIAS, "models:/microgpt/1", str(folder))
@@ -161,7 +161,7 @@ def test_generate_and_info_take_the_alias_and_the_number(home: Path, folder: Pat
 def test_what_is_not_registered_is_one_line(home: Path) -> None:
     for reference in ("models:/microgpt@worst", "models:/other@best", "models:/microgpt/77", "models:/microgpt"):
         words = [sys.executable, "-m", "microgpt.cli", "info", "--model-dir", reference]
-        done = subprocess.run(words, cwd=home, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(words, cwd=home, capture_output=True, text=True, timeout=240)
         assert done.returncode == 4, done.stderr
         (line,) = done.stderr.strip().splitlines()
         assert f"{reference} is not registered" in line

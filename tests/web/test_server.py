@@ -22,7 +22,7 @@ import pytest
 APP = Path(__file__).with_name("app.py")
 
 
-def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(true: Callable[[], object], seconds: float = 180) -> None:
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until, "it never came"
@@ -252,7 +252,7 @@ def test_a_fault_at_the_end_is_in_the_log(serving, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("WEB_TEST_FAULT", "end")
     server = serving()
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(timeout=30) == 143
+    assert server.process.wait(timeout=120) == 143
     assert "ModelError: the model is not there" in server.log.read_text()
 
 
@@ -264,7 +264,7 @@ def test_a_signal_lets_open_answers_end(serving, number: signal.Signals, code: i
         next(pieces)
         server.process.send_signal(number)
         assert b"".join(pieces).endswith(b"end")
-    assert server.process.wait(timeout=30) == code
+    assert server.process.wait(timeout=120) == code
     assert server.log.read_text().splitlines()[-1].startswith("stopped: ")
 
 
@@ -286,7 +286,7 @@ def test_draining_is_told_and_takes_no_one_new(serving) -> None:
         assert "draining" in server.log.read_text()
         while early.recv(65536):  # it is let go with its answer, and not kept for a second request
             pass
-    assert server.process.wait(timeout=30) == 143
+    assert server.process.wait(timeout=120) == 143
 
 
 def test_what_does_not_end_is_cut(serving) -> None:
@@ -311,7 +311,7 @@ def test_a_second_signal_cuts_at_once(serving) -> None:
         time.sleep(1)
         assert server.process.poll() is None
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=30) == 130
+        assert server.process.wait(timeout=120) == 130
 
 
 def test_nothing_of_a_lone_slow_reader_is_lost(server) -> None:

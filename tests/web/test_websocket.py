@@ -106,4 +106,4 @@ def test_a_stopping_server_closes_them(serving) -> None:
             client.recv(timeout=20)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1012
-    assert server.process.wait(timeout=30) == 143
+    assert server.process.wait(timeout=120) == 143
