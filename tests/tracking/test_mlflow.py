@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,16 +62,29 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def started(home: Path, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    with open(home / "err.txt", "w") as err:
-        return subprocess.Popen(
-            [sys.executable, "-m", "microgpt.train", *words, "hydra.run.dir=run"],
-            cwd=home,
-            stdout=err,
-            stderr=err,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
-        )
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a training in a folder; one that is left by a test that failed is ended."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(home: Path, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        with open(home / "err.txt", "w") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "microgpt.train", *words, "hydra.run.dir=run"],
+                cwd=home,
+                stdout=err,
+                stderr=err,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+            )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def until(true: Any, seconds: float = 180) -> None:
@@ -244,7 +257,7 @@ def test_nan_and_inf_are_stored_and_a_diverged_run_is_failed(warm_anywhere, smal
     }
 
 
-def test_sigterm_is_killed_in_mlflow_too(small: list[str], tmp_path: Path) -> None:
+def test_sigterm_is_killed_in_mlflow_too(started, small: list[str], tmp_path: Path) -> None:
     process = started(tmp_path, *small, *LONG, "trainer.max_steps=100000")
     until(lambda: has_step(tmp_path / "run", 20))
     process.send_signal(signal.SIGTERM)
@@ -255,7 +268,7 @@ def test_sigterm_is_killed_in_mlflow_too(small: list[str], tmp_path: Path) -> No
 
 
 def test_a_run_killed_and_resumed_is_one_mlflow_run_with_every_step_once(
-    small: list[str], warm_anywhere, tmp_path: Path
+    started, small: list[str], warm_anywhere, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     process = started(tmp_path, *small, *LONG)
@@ -308,7 +321,7 @@ def server(home: Path, port: int) -> Iterator[None]:
 
 
 def test_a_server_gone_in_mid_run_costs_one_note_and_gets_everything_afterwards(
-    small: list[str], tmp_path: Path
+    started, small: list[str], tmp_path: Path
 ) -> None:
     port, run = free_port(), tmp_path / "run"
     words = ["tracking=server", f"tracking.uri=http://127.0.0.1:{port}", *LONG, "trainer.max_steps=1000000"]
@@ -332,7 +345,7 @@ def test_a_server_gone_in_mid_run_costs_one_note_and_gets_everything_afterwards(
     assert_all_there_once(tmp_path / "server.db", run)
 
 
-def test_a_server_that_never_answers_does_not_hold_a_run(small: list[str], tmp_path: Path) -> None:
+def test_a_server_that_never_answers_does_not_hold_a_run(started, small: list[str], tmp_path: Path) -> None:
     with closing(socket.socket()) as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(50)
