@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,17 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         for words in (["slurmctld", "-c"], ["slurmd", "-N", host])
     ]  # fmt: skip
 
-    def idle() -> bool:
+    def ready() -> bool:
         asked = subprocess.run(["sinfo", "-h", "-o", "%t"], env=environment, capture_output=True, text=True)
-        return asked.stdout.strip() == "idle"
+        if asked.stdout.strip() != "idle":
+            return False
+        with suppress(subprocess.TimeoutExpired):
+            return subprocess.run(["srun", "true"], env=environment, capture_output=True, timeout=30).returncode == 0
+        return False
 
     try:
         try:
-            until(idle, 60)
+            until(ready, 60)
         except AssertionError:
             logs = "".join(log.read_text()[-500:] for log in home.glob("*.log"))
             pytest.skip(f"SLURM's daemons do not come up here: {logs}")
