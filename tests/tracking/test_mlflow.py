@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -244,7 +245,7 @@ def test_nan_and_inf_are_stored_and_a_diverged_run_is_failed(warm_anywhere, smal
     words += ["trainer.eval_interval=1", "hydra.run.dir=run"]
     env = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/elsewhere/own.db"}
     warm_anywhere("train", *small, *words, cwd=tmp_path, code=6, env=env)
-    assert not (tmp_path / "mlruns").exists()
+    assert (tmp_path / "run" / "mlflow.log").exists() and not (tmp_path / "mlruns").exists()
     values = read_metrics(tmp_path / "run")
     assert any(math.isnan(v) for v in values["val/loss"].values())
     assert any(math.isinf(v) for v in values["val/ppl"].values())
@@ -288,7 +289,7 @@ def test_a_run_killed_and_resumed_is_one_mlflow_run_with_every_step_once(
 
 def test_tracking_off_makes_no_store(warm, small: list[str], tmp_path: Path) -> None:
     warm("train", *small, "trainer.max_steps=2", "tracking=off", "hydra.run.dir=run")
-    assert not (tmp_path / "mlruns").exists()
+    assert (tmp_path / "run" / "mlflow.log").exists() and not (tmp_path / "mlruns").exists()
     assert not (tmp_path / "run" / "mlflow.json").exists()
 
 
@@ -320,6 +321,28 @@ def server(home: Path, port: int) -> Iterator[None]:
         process.wait()
 
 
+def test_what_feeds_the_store_lets_the_steps_go_first(started, small: list[str], tmp_path: Path) -> None:
+    process = started(tmp_path, *small, *LONG, "trainer.max_steps=1000000")
+    until(lambda: Run(tmp_path / "run", {}).mlflow_id)
+    (feeder,) = psutil.Process(process.pid).children()
+    assert feeder.nice() == 10
+    group = Path(f"/proc/{feeder.pid}/autogroup")  # Linux shares out by session first
+    assert not group.exists() or group.read_text().split()[-1] == "10"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(180) == 143
+    assert_all_there_once(tmp_path / "mlruns" / "mlflow.db", tmp_path / "run")
+
+
+def test_a_run_that_fails_before_its_first_step_does_not_wait_for_mlflow(started, tmp_path: Path) -> None:
+    (tmp_path / "data.txt").write_text("a")
+    process = started(tmp_path, "data.path=data.txt", "tokenizer=char")
+    assert process.wait(180) == 3
+    said = (tmp_path / "err.txt").read_text()
+    assert "note: MLflow" not in said
+    assert (tmp_path / "run" / "mlflow.log").exists() and not (tmp_path / "mlruns").exists()
+    assert not [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(tmp_path)], "a helper was left"
+
+
 def test_a_server_gone_in_mid_run_costs_one_note_and_gets_everything_afterwards(
     started, small: list[str], tmp_path: Path
 ) -> None:
@@ -329,7 +352,7 @@ def test_a_server_gone_in_mid_run_costs_one_note_and_gets_everything_afterwards(
         process = started(tmp_path, *small, *words)
         until(lambda: Run(run, {}).mlflow_id and has_step(run, 1))
     seen = max(read_metrics(run)["train/loss"])
-    until(lambda: has_step(run, seen + 20), 30)  # training goes on without it
+    until(lambda: has_step(run, seen + 20))  # training goes on without it
     ended = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(180) == 143

@@ -14,7 +14,7 @@ LIMIT = 64 << 10
 
 
 def open_socket(server, **options) -> ClientConnection:
-    return connect(f"ws://127.0.0.1:{server.port}/ws", open_timeout=20, proxy=None, **options)
+    return connect(f"ws://127.0.0.1:{server.port}/ws", open_timeout=60, proxy=None, **options)
 
 
 def refusal(server, **options) -> InvalidStatus:
@@ -36,7 +36,7 @@ def test_own_pages_and_scripts_open_one(server) -> None:
     for origin in (None, f"http://127.0.0.1:{server.port}"):
         with open_socket(server, origin=origin) as client:
             client.send("four")
-            assert client.recv(timeout=20) == "4"
+            assert client.recv(timeout=60) == "4"
 
 
 def test_a_foreign_host_opens_none(server) -> None:
@@ -54,7 +54,7 @@ def test_the_key_is_needed_where_there_is_one(locked) -> None:
     assert refusal(locked, additional_headers={"Authorization": "Bearer x"}).response.status_code == 401
     with open_socket(locked, origin="null", additional_headers=shown) as client:
         client.send("four")
-        assert client.recv(timeout=20) == "4"
+        assert client.recv(timeout=60) == "4"
 
 
 def closing_code(client: ClientConnection, message) -> int:
@@ -62,7 +62,7 @@ def closing_code(client: ClientConnection, message) -> int:
 
     def talk() -> None:
         client.send(message)
-        client.recv(timeout=20)  # a reset connection would lose the code
+        client.recv(timeout=60)  # a reset connection would lose the code
 
     with pytest.raises(ConnectionClosed) as closed:
         talk()
@@ -73,7 +73,7 @@ def closing_code(client: ClientConnection, message) -> int:
 def test_a_message_has_a_limit(server) -> None:
     with open_socket(server) as client:
         client.send("x" * LIMIT)
-        assert client.recv(timeout=20) == str(LIMIT)
+        assert client.recv(timeout=60) == str(LIMIT)
         assert closing_code(client, "x" * (LIMIT + 1)) == 1009
     with open_socket(server) as client:
         assert closing_code(client, "x" * (2 << 20)) == 1009
@@ -103,7 +103,7 @@ def test_a_stopping_server_closes_them(serving) -> None:
     with open_socket(server) as client:
         server.process.send_signal(signal.SIGTERM)
         with pytest.raises(ConnectionClosed) as closed:
-            client.recv(timeout=20)
+            client.recv(timeout=60)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1012
     assert server.process.wait(timeout=120) == 143

@@ -7,7 +7,6 @@ one where it was deleted.
 
 from __future__ import annotations
 
-import csv
 import getpass
 import os
 import sys
@@ -15,6 +14,7 @@ import time
 import traceback
 from contextlib import suppress
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ ARTIFACTS = (
 )
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 60.0
+BEHIND = 10  # as nice counts
 SYSTEM_NAMES = {
     "cpu_percent": "system/cpu_utilization_percentage",
     "proc_rss_kb": "system/process_memory_kb",
@@ -67,6 +68,28 @@ def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def load_libraries() -> None:
+    """Import what is needed, which takes seconds: now, while the training process imports what it needs.
+
+    Later it would take a core from its steps, or hold its end.
+    """
+    for name in ("matplotlib.figure", "mlflow.store.tracking.sqlalchemy_store", "pandas"):
+        import_module(name)
+
+
+def give_way(behind: bool) -> None:
+    """Run only where the training's steps leave a core idle, or like everybody again, as far as the system lets us.
+
+    A round that takes a core from one of two threads at a step holds both. Linux shares out among sessions before it
+    looks at processes, so the session is told as well.
+    """
+    nice = BEHIND if behind else 0
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(nice))
+
+
 class RunFeeder:
     """Carries one run folder to MLflow.
 
@@ -80,7 +103,7 @@ class RunFeeder:
         self.client: Any = None
         self.run_id = ""
         self.offset = 0
-        self.system_rows = 0
+        self.system_offset, self.system_rows = 0, 0
         self.stored: dict[str, set[int]] = {}
         self.file: StoreFile | None = None
         self.described = True  # as are the runs of earlier versions, whose note does not say
@@ -183,7 +206,8 @@ class RunFeeder:
                         self.stored[key].add(step)
             if len(batch) >= MAX_METRICS:
                 break
-        batch.extend(self._system())
+        system, *system_end = self._system()
+        batch.extend(system)
         try:
             for start in range(0, len(batch), MAX_METRICS):
                 self.client.log_batch(self.run_id, metrics=batch[start : start + MAX_METRICS])
@@ -193,23 +217,29 @@ class RunFeeder:
             raise
         moved = end > self.offset
         self.offset = end
+        self.system_offset, self.system_rows = system_end
         return moved
 
-    def _system(self) -> list[Any]:
+    def _system(self) -> tuple[list[Any], int, int]:
+        """Samples of the system that are new, with where they end: bytes of the file and samples so far."""
         from mlflow.entities import Metric
 
         found: list[Any] = []
-        with suppress(OSError), open(self.folder / "system.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-            for number, row in enumerate(rows[self.system_rows :], self.system_rows):
-                with suppress(ValueError, TypeError):
+        offset, number = self.system_offset, self.system_rows
+        with suppress(OSError), open(self.folder / "system.csv", "rb") as file:
+            columns = file.readline().decode("utf-8", "replace").strip().split(",")
+            file.seek(offset or file.tell())
+            while (line := file.readline()).endswith(b"\n"):
+                with suppress(ValueError, KeyError):
+                    row = dict(zip(columns, line.decode().strip().split(","), strict=True))
                     when = milliseconds(row["timestamp"])
                     for column, key in SYSTEM_NAMES.items():
+                        value = float(row[column])
                         if number not in self.stored.setdefault(key, set()):
-                            found.append(Metric(key, float(row[column]), when, number))
+                            found.append(Metric(key, value, when, number))
                             self.stored[key].add(number)
-            self.system_rows = len(rows)
-        return found
+                offset, number = file.tell(), number + 1
+        return found, offset, number
 
     def close(self, status: str) -> None:
         """What can be said only at the end: samples, plot, tables, status."""
@@ -244,6 +274,8 @@ class RunFeeder:
         failing_since, said = 0.0, ""
         while True:
             status = self.status()
+            if status != RUNNING:
+                give_way(False)  # it is waited for
             try:
                 if not self.run_id:
                     self.open()
@@ -281,6 +313,8 @@ def main() -> int:
     """Entry point."""
     quiet_libraries()
     folder = Path(sys.argv[1])
+    load_libraries()
+    give_way(True)
     try:
         with files.waiting_lock(folder / LOCK):  # a feeder of the run before a resume may still be at work
             return RunFeeder(folder).run()

@@ -11,6 +11,7 @@ from typing import Any
 
 from microgpt.config.schema import TrackingConfig
 from microgpt.errors import UsageError, redacted
+from microgpt.runs.folder import read_run
 
 PARENT = "MICROGPT_PARENT_RUN"
 LOG = "mlflow.log"
@@ -43,6 +44,10 @@ class Feeder:
 
     def finish(self) -> None:
         """Give it time to send the rest; what does not go through in time is sent on without us."""
+        if not read_run(self._folder).get("ready"):  # there is nothing to send
+            self._process.terminate()
+            self._process.wait()
+            return
         again = f"python -m microgpt.tracking.feeder {self._folder}"
         try:
             code = self._process.wait(self._seconds)
