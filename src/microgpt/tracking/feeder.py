@@ -44,7 +44,8 @@ ARTIFACTS = (
 )
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 60.0
-BEHIND = 10  # as nice counts
+#: as nice counts: as we were started, and how far behind while steps are made
+GIVEN, BEHIND = os.getpriority(os.PRIO_PROCESS, 0), 10
 SYSTEM_NAMES = {
     "cpu_percent": "system/cpu_utilization_percentage",
     "proc_rss_kb": "system/process_memory_kb",
@@ -85,9 +86,10 @@ def give_way(behind: bool) -> None:
     """
     nice = BEHIND if behind else 0
     with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
-    with suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(nice))
+        os.setpriority(os.PRIO_PROCESS, 0, min(GIVEN + nice, 19))
+    if os.getsid(0) == os.getpid():  # not that of the terminal in which somebody sends a run by hand
+        with suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(nice))
 
 
 class RunFeeder:
@@ -303,6 +305,7 @@ class RunFeeder:
     def _start_over(self) -> None:
         """Go on as a new process, which knows nothing of the store that was deleted under this one."""
         print("the store was deleted; everything is sent again to a new one", file=sys.stderr, flush=True)
+        give_way(False)
         os.execv(sys.executable, [sys.executable, "-m", "microgpt.tracking.feeder", str(self.folder)])
 
 
