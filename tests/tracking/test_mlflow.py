@@ -245,7 +245,7 @@ def test_nan_and_inf_are_stored_and_a_diverged_run_is_failed(warm_anywhere, smal
     words += ["trainer.eval_interval=1", "hydra.run.dir=run"]
     env = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/elsewhere/own.db"}
     warm_anywhere("train", *small, *words, cwd=tmp_path, code=6, env=env)
-    assert (tmp_path / "run" / "mlflow.log").exists() and not (tmp_path / "mlruns").exists()
+    assert not (tmp_path / "mlruns").exists()
     values = read_metrics(tmp_path / "run")
     assert any(math.isnan(v) for v in values["val/loss"].values())
     assert any(math.isinf(v) for v in values["val/ppl"].values())
@@ -289,7 +289,7 @@ def test_a_run_killed_and_resumed_is_one_mlflow_run_with_every_step_once(
 
 def test_tracking_off_makes_no_store(warm, small: list[str], tmp_path: Path) -> None:
     warm("train", *small, "trainer.max_steps=2", "tracking=off", "hydra.run.dir=run")
-    assert (tmp_path / "run" / "mlflow.log").exists() and not (tmp_path / "mlruns").exists()
+    assert not (tmp_path / "mlruns").exists()
     assert not (tmp_path / "run" / "mlflow.json").exists()
 
 
@@ -330,6 +330,7 @@ def test_what_feeds_the_store_lets_the_steps_go_first(started, small: list[str],
     assert not group.exists() or group.read_text().split()[-1] == "10"
     process.send_signal(signal.SIGTERM)
     assert process.wait(180) == 143
+    feeder.wait(180)  # on a busy machine it goes on alone
     assert_all_there_once(tmp_path / "mlruns" / "mlflow.db", tmp_path / "run")
 
 
@@ -339,7 +340,8 @@ def test_a_run_that_fails_before_its_first_step_does_not_wait_for_mlflow(started
     assert process.wait(180) == 3
     said = (tmp_path / "err.txt").read_text()
     assert "note: MLflow" not in said
-    assert (tmp_path / "run" / "mlflow.log").exists() and not (tmp_path / "mlruns").exists()
+    assert (tmp_path / "run" / "mlflow.log").exists(), "it was not started"
+    assert not (tmp_path / "mlruns").exists()
     assert not [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(tmp_path)], "a helper was left"
 
 
