@@ -222,7 +222,7 @@ def test_a_run_of_the_trainer_is_looked_into(open_lab: Any, lab_server: str) -> 
     lab = open_lab(lab_server)
     ended = lab.ask("session/start", {"num_steps": 5, "name": "ended", "seed": 9})["session_id"]
     lab.ask(f"session/{ended}/run", {"steps": 5, "delay_ms": 0})
-    lab.session = ended
+    lab.session, lab.ended = ended, {ended}
     lab.open()
     lab.until("document.querySelector('[data-fact=step]').textContent === 'step 5 of 5'")
     loss = lab.number("loss")
