@@ -1,26 +1,23 @@
 """Tokens a second of the whole training command against a bare compiled loop, nanoGPT's loop and HF's Trainer.
 
-Every side trains one shape on equal rows until its time is up; its figure is the median step after the first quarter.
-The command runs with its run folder and progress, tracking on, validation left to the end; what a peer cannot do (a
-norm after the embedding, Muon) it does not do, so ours trains with AdamW here, and with Muon in a line of its own.
+Every side trains one shape on equal rows, in turns of some seconds; its figure for a turn is the median step. The
+command runs with its run folder and progress, tracking on, validation left to the end; what a peer cannot do (a norm
+after the embedding, Muon) it does not do, so ours trains with AdamW here, and with Muon in a line of its own.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import statistics
-import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 from common import arguments, data_file, scratch
+from turns import Held
 
-from microgpt.runs.folder import read_metrics
+from microgpt.runs.folder import METRICS, read_lines
 
 PEERS = Path(__file__).parent / "peers"
 NANOGPT = "nanoGPT's loop, compiled"
@@ -42,17 +39,16 @@ from microgpt.data.mixture import prepare_all
 from microgpt.model.gpt import GPT
 from microgpt.training.compiling import compiled_loss
 from microgpt.training.optimizer import make_optimizer
-words, limit = json.loads(sys.argv[1]), float(sys.argv[2])
-config = resolved_shape(compose(words), 1)
+config = resolved_shape(compose(json.loads(sys.argv[1])), 1)
 set_threads(0)
 prepared = prepare_all(config.data, config.tokenizer, None, False, config.model.block_size)
 model = GPT(config.model, prepared.tokenizer.vocab_size)
 model.init_weights(config.seed)
 batches = prepared.train_batches(config.data, config.model.block_size, config.data.batch_size, config.seed)
 optimizer = make_optimizer(model, config.optimizer)
-loss_of = compiled_loss(model) if sys.argv[3] == "on" else model.loss
-times, step, began = [], 0, None
-while began is None or time.perf_counter() - began < limit:
+loss_of = compiled_loss(model) if sys.argv[2] == "on" else model.loss
+times, step = open("times", "w", buffering=1), 0
+while True:
     started = time.perf_counter()
     batch = batches.micro_batch(step)
     x, y, p = (torch.from_numpy(a) for a in (batch.inputs, batch.targets, batch.positions))
@@ -61,10 +57,8 @@ while began is None or time.perf_counter() - began < limit:
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    times.append(time.perf_counter() - started)
-    began, step = began or time.perf_counter(), step + 1
-kept = sorted(times[1 + len(times) // 4 :])
-print(json.dumps({"tokens_per_s": x.numel() / kept[len(kept) // 2]}))
+    print(time.perf_counter() - started, file=times)
+    step += 1
 """
 
 
@@ -80,65 +74,67 @@ def words_of(shape: tuple[int, ...]) -> list[str]:
     ]  # fmt: skip
 
 
-def command(words: list[str], limit: float, compiled: str) -> float:
-    """Median tokens a second of the training command, stopped after some seconds of steps."""
-    home = scratch()
+class Side:
+    """One side of the comparison at a shape.
+
+    Args:
+        words: of its command, which makes `times` (seconds of each step) or a run folder.
+        tokens: of a step.
+    """
+
+    def __init__(self, words: list[str], tokens: int) -> None:
+        self._held = Held(words, scratch())
+        self._tokens, self._known = tokens, 0
+        self.end = self._held.end
+        self._held.until(lambda: len(self._speeds()) > 1, 400)  # compiled, and its first steps made
+
+    def _speeds(self) -> list[float]:
+        """Tokens a second so far; of a step each, or of half a second where the command says it."""
+        run, times = self._held.home / "run", self._held.home / "times"
+        if times.exists():
+            return [self._tokens / float(line) for line in times.read_text().splitlines()]
+        said = [line["metrics"] for _, line in read_lines(run / METRICS)] if (run / METRICS).exists() else []
+        return [line["perf/tokens_per_s"] for line in said if "perf/tokens_per_s" in line]
+
+    def turn(self, seconds: float) -> float:
+        """Median tokens a second of a turn of so many seconds, and of two steps that lie within it at the least."""
+        known, until = len(self._speeds()), time.perf_counter() + seconds
+        self._held.until(lambda: time.perf_counter() > until and len(self._speeds()) > known + 2, seconds + 200)
+        return statistics.median(self._speeds()[known + 1 :])  # the first was begun in the turn before
+
+
+def sides(shape: tuple[int, ...], compiled: str) -> dict[str, Side]:
+    """What is measured at a shape, by name."""
+    words, tokens = words_of(shape), shape[3] * shape[5]
+    plain = [*words, "optimizer=adamw"]
     fixed = ["trainer.max_steps=100000", "trainer.eval_batches=1", "hydra.run.dir=run"]
     fixed += ["trainer.checkpoint_interval=0", f"device.compile={compiled}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "microgpt.train", *words, *fixed], cwd=home, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    metrics = home / "run" / "metrics.jsonl"
-    while not metrics.exists() and process.poll() is None:
-        time.sleep(0.05)
-    time.sleep(limit)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
-    if process.returncode != 130:
-        raise SystemExit(said[-2000:])
-    speeds = [v for _, v in sorted(read_metrics(home / "run")["perf/tokens_per_s"].items())]
-    return statistics.median(speeds[len(speeds) // 4 :])
-
-
-def asked(script: list[str], limit: float) -> float:
-    """Tokens a second as a script says."""
-    done = subprocess.run(
-        [sys.executable, *script], capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        timeout=limit * 10 + 300,
-    )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(done.stderr[-2000:])
-    return float(json.loads(done.stdout.splitlines()[-1])["tokens_per_s"])
-
-
-def sides(shape: tuple[int, ...], limit: float, compiled: str) -> dict[str, Callable[[], float]]:
-    """What is measured at a shape, by name."""
-    words = words_of(shape)
-    plain = [*words, "optimizer=adamw"]
     sizes = [f"--{n}={v}" for n, v in zip(("layers", "width", "heads", "block", "vocab", "rows"), shape)]
-    until = [*sizes, f"--stop-after={limit}", "--steps=100000"]
-    text = str(data_file("tinyshakespeare.txt"))
-    compile = ["--compile"] if compiled == "on" else []
-    return {
-        "muon": lambda: command(words, limit, compiled),
-        "ours": lambda: command(plain, limit, compiled),
-        "bare": lambda: asked(["-c", BARE, json.dumps(plain), str(limit), compiled], limit),
-        NANOGPT: lambda: asked([str(PEERS / "nanogpt.py"), "--data", text, "--no-loss", *compile, *until], limit),
-        "HF Trainer": lambda: asked([str(PEERS / "hf_trainer.py"), *until], limit),
+    peer = [*sizes, "--steps=100000", "--times=times"]
+    nanogpt = ["--data", str(data_file("tinyshakespeare.txt")), "--no-loss", *(["--compile"] * (compiled == "on"))]
+    commands = {
+        "muon": ["-m", "microgpt.train", *words, *fixed],
+        "ours": ["-m", "microgpt.train", *plain, *fixed],
+        "bare": ["-c", BARE, json.dumps(plain), compiled],
+        NANOGPT: [str(PEERS / "nanogpt.py"), *nanogpt, *peer],
+        "HF Trainer": [str(PEERS / "hf_trainer.py"), *peer],
     }
+    return {name: Side(command, tokens) for name, command in commands.items()}
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", 2)
-    limit, compiled = (1.0, "off") if given.smoke else (12.0, "on")
+    given = arguments(__doc__ or "", 5)
+    limit, compiled = (0.1, "off") if given.smoke else (6.0, "on")
     for name, shape in list(SHAPES.items())[: 1 if given.smoke else None]:
         found: dict[str, list[float]] = defaultdict(list)
+        all_sides = sides(shape, compiled)
         for turn in range(given.rounds):
-            for side, measure in sides(shape, limit, compiled).items():
-                found[side].append(measure())
+            for side, measured in all_sides.items():
+                found[side].append(measured.turn(limit))
             said = ", ".join(f"{side} {values[-1]:,.0f}" for side, values in found.items())
             print(f"{name}, round {turn + 1}: {said} tokens/s", file=sys.stderr, flush=True)
+        for measured in all_sides.values():
+            measured.end()
         goals = {"bare": 0.95, NANOGPT: 1.2 if name == "d" else 1.5, "HF Trainer": 1.5}
         lines = [("ours", side, f"at least {goal}") for side, goal in goals.items()]
         for ours, side, goal in [*lines, ("muon", "ours", "")]:

@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1337)
     parser.add_argument("--checkout", default="", help="a checkout of nanoGPT whose train.py is run instead")
     parser.add_argument("--no-loss", action="store_true", help="only the speed: no evaluation")
-    parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds of training")
+    parser.add_argument("--times", default=os.devnull, help="a file that gets the seconds of each step")
     given = parser.parse_args()
     if given.checkout:
         checkout(given)
@@ -151,24 +151,26 @@ def main() -> None:
     started = time.perf_counter()
     x, y = batch(train)
     step = 0
-    while step < given.steps and time.perf_counter() - started < given.stop_after:
-        begun = time.perf_counter()
-        warm, low = min(1.0, (step + 1) / 101), 1e-4
-        share = min(1.0, max(0.0, (step - 100) / max(1, given.steps - 100)))
-        rate = 1e-3 * warm if step < 100 else low + 0.5 * (1 + math.cos(math.pi * share)) * (1e-3 - low)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        if step % EVERY == 0 and not given.no_loss:
-            estimates[step] = estimate()
-        loss = loss_of(x, y)
-        x, y = batch(train)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        loss.item()
-        times.append(time.perf_counter() - begun)
-        step += 1
+    with open(given.times, "w", buffering=1) as noted:
+        while step < given.steps:
+            begun = time.perf_counter()
+            warm, low = min(1.0, (step + 1) / 101), 1e-4
+            share = min(1.0, max(0.0, (step - 100) / max(1, given.steps - 100)))
+            rate = 1e-3 * warm if step < 100 else low + 0.5 * (1 + math.cos(math.pi * share)) * (1e-3 - low)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            if step % EVERY == 0 and not given.no_loss:
+                estimates[step] = estimate()
+            loss = loss_of(x, y)
+            x, y = batch(train)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            loss.item()
+            times.append(time.perf_counter() - begun)
+            print(times[-1], file=noted)
+            step += 1
     if step % EVERY == 0 and not given.no_loss:
         estimates[step] = estimate()
     spent = time.perf_counter() - started

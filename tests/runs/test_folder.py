@@ -23,6 +23,7 @@ from microgpt.runs.folder import (
     read_config,
     read_lines,
     read_metrics,
+    read_rows,
     read_run,
 )
 
@@ -85,6 +86,21 @@ def test_who_reads_while_another_process_writes_sees_whole_lines_only(tmp_path: 
             break
     assert writer.returncode == 0
     assert steps == list(range(1, 3001))  # each once, in order, none lost between two looks
+
+
+def test_rows_are_read_on_from_where_the_last_look_ended(tmp_path: Path) -> None:
+    path = tmp_path / "system.csv"
+    assert list(read_rows(path)) == []
+    path.write_text("step,cpu")
+    assert list(read_rows(path)) == []  # not even the header is whole
+    path.write_text("step,cpu\n1,10.0\n2,20")
+    [(behind, row)] = read_rows(path)
+    assert row == {"step": "1", "cpu": "10.0"}
+    path.write_text("step,cpu\n1,10.0\n2,20.5\ntorn\n3,30.0\n")
+    assert [row for _, row in read_rows(path, behind)] == [
+        {"step": "2", "cpu": "20.5"},
+        {"step": "3", "cpu": "30.0"},
+    ]
 
 
 @pytest.mark.parametrize("torn", [b'{"step": 2, "metr', b"{", b'{"step": 2, "metrics": {"loss": 9.0}}', b"\xc3"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from contextlib import suppress
@@ -13,7 +12,7 @@ from microgpt.errors import ModelError
 from microgpt.hub.alerts import Alert, divergence, not_finite, overfitting, stall
 from microgpt.hub.series import Series, duration, number
 from microgpt.runs.find import Run
-from microgpt.runs.folder import METRICS, RUN, SAMPLES, read_lines, read_run
+from microgpt.runs.folder import METRICS, RUN, SAMPLES, read_lines, read_rows, read_run
 
 BUDGET_S = 0.06  # of reading at a time, so that keys are answered while a long run is read
 SYSTEM = {
@@ -51,7 +50,6 @@ class Watched:
         self._told: set[str] = set()
         self._offsets = {METRICS: 0, SAMPLES: 0}
         self._system_offset = 0
-        self._columns: list[str] = []
 
     @property
     def name(self) -> str:
@@ -101,19 +99,12 @@ class Watched:
         return False
 
     def _read_system(self) -> None:
-        with suppress(OSError), open(self.path / "system.csv", "rb") as file:
-            file.seek(self._system_offset)
-            while (line := file.readline()).endswith(b"\n"):
-                self._system_offset = file.tell()
-                cells = next(csv.reader([line.decode("utf-8", "replace")]), [])
-                if "cpu_percent" in cells:
-                    self._columns = cells
-                    continue
-                row = dict(zip(self._columns, cells))
-                with suppress(KeyError, ValueError):
-                    step = int(row["step"])
-                    for column, (key, scale) in SYSTEM.items():
-                        self.series.setdefault(key, Series()).add(step, float(row[column]) * scale)
+        for offset, row in read_rows(self.path / "system.csv", self._system_offset):
+            self._system_offset = offset
+            with suppress(KeyError, ValueError):
+                step = int(row["step"])
+                for column, (key, scale) in SYSTEM.items():
+                    self.series.setdefault(key, Series()).add(step, float(row[column]) * scale)
 
     def _judge(self) -> None:
         loss = self.of("train/loss")

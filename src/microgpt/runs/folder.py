@@ -202,6 +202,17 @@ def read_lines(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]
                     yield file.tell(), value
 
 
+def read_rows(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, str]]]:
+    """(offset behind it, cells by column) of each whole CSV row from an offset on; other rows are passed over."""
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        columns = file.readline().decode("utf-8", "replace").strip().split(",")
+        file.seek(max(start, file.tell()))
+        while (line := file.readline()).endswith(b"\n"):
+            cells = line.decode("utf-8", "replace").strip().split(",")
+            if len(cells) == len(columns):
+                yield file.tell(), dict(zip(columns, cells))
+
+
 def read_metrics(path: Path) -> dict[str, dict[int, float]]:
     """All metrics of a run: key to step to value. The last value of a (key, step) counts (after a resume)."""
     found: dict[str, dict[int, float]] = {}

@@ -31,6 +31,7 @@ from microgpt.runs.folder import (
     SAMPLES,
     read_config,
     read_lines,
+    read_rows,
     read_run,
 )
 from microgpt.runtime import quiet_libraries
@@ -228,19 +229,15 @@ class RunFeeder:
 
         found: list[Any] = []
         offset, number = self.system_offset, self.system_rows
-        with suppress(OSError), open(self.folder / "system.csv", "rb") as file:
-            columns = file.readline().decode("utf-8", "replace").strip().split(",")
-            file.seek(offset or file.tell())
-            while (line := file.readline()).endswith(b"\n"):
-                with suppress(ValueError, KeyError):
-                    row = dict(zip(columns, line.decode().strip().split(","), strict=True))
-                    when = milliseconds(row["timestamp"])
-                    for column, key in SYSTEM_NAMES.items():
-                        value = float(row[column])
-                        if number not in self.stored.setdefault(key, set()):
-                            found.append(Metric(key, value, when, number))
-                            self.stored[key].add(number)
-                offset, number = file.tell(), number + 1
+        for behind, row in read_rows(self.folder / "system.csv", offset):
+            with suppress(ValueError, KeyError):
+                when = milliseconds(row["timestamp"])
+                for column, key in SYSTEM_NAMES.items():
+                    value = float(row[column])
+                    if number not in self.stored.setdefault(key, set()):
+                        found.append(Metric(key, value, when, number))
+                        self.stored[key].add(number)
+            offset, number = behind, number + 1
         return found, offset, number
 
     def close(self, status: str) -> None:
