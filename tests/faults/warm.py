@@ -22,7 +22,7 @@ WAITING = """
 import atexit, json, os, runpy, signal, sys, traceback
 from microgpt.runtime import prepare_process
 prepare_process()
-import torch, pytorch_lightning, hydra, datasets
+import torch, microgpt.training.lightning, hydra, datasets
 import microgpt.training.fit, microgpt.training.run, microgpt.data.mixture, microgpt.checkpoints.model
 for line in sys.stdin:
     job = json.loads(line)

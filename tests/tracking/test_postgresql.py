@@ -49,7 +49,7 @@ FORKING = """
 import json, os, runpy, sys, traceback
 from microgpt.runtime import prepare_process
 prepare_process()
-import torch, pytorch_lightning, hydra, datasets, mlflow, pandas
+import torch, microgpt.training.lightning, hydra, datasets, mlflow, pandas
 import microgpt.training.fit, microgpt.training.run, mlflow.store.tracking.sqlalchemy_store
 for line in sys.stdin:
     children = []

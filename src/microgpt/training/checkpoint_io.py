@@ -7,9 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins import CheckpointIO
 from safetensors.torch import save
 from torch import Tensor
 
@@ -20,6 +18,7 @@ from microgpt.checkpoints.tensors import read_arrays, read_header
 from microgpt.errors import ModelError
 from microgpt.model.gpt import GPT
 from microgpt.tokenizer.base import Tokenizer
+from microgpt.training.lightning import CheckpointIO, pl
 from microgpt.training.schedule import from_json as schedule_from_json
 
 STATE_VERSION = 1

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from microgpt.config.auto import EVAL_BATCHES
@@ -27,6 +25,7 @@ from microgpt.runtime import StopSignals, quiet_libraries
 from microgpt.sweeps.study import reporter_of
 from microgpt.training.checkpoint_io import FolderCheckpointIO
 from microgpt.training.compiling import compiled_loss
+from microgpt.training.lightning import EarlyStopping, pl
 from microgpt.training.memory import out_of_memory
 from microgpt.training.metrics import Metrics, measured_peak_flops
 from microgpt.training.module import GPTModule

@@ -8,11 +8,11 @@ import time
 from typing import Any
 
 import psutil
-import pytorch_lightning as pl
 import torch
 
 from microgpt.runs.folder import EVAL_COLUMNS, SYSTEM_COLUMNS, RunFolder, finite
 from microgpt.runtime import now_iso, peak_memory_mb
+from microgpt.training.lightning import pl
 from microgpt.training.module import GPTModule
 from microgpt.training.records import Clock
 

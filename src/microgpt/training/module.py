@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from microgpt.data.mixture import MixedBatches
 from microgpt.data.order import key_of
 from microgpt.errors import DivergedError, is_out_of_memory
 from microgpt.model.gpt import GPT
+from microgpt.training.lightning import pl
 from microgpt.training.memory import smaller
 from microgpt.training.optimizer import MuonAdamW, check_state, make_optimizer
 from microgpt.training.profile import Phases, phase

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.profilers import Profiler
+
+from microgpt.training.lightning import Profiler
 
 #: what the time is spent on; `loop` is the rest: Lightning's own work, and the progress bar's
 PHASES: tuple[str, ...] = (

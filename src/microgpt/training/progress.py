@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from microgpt.training.lightning import pl
 from microgpt.training.metrics import Metrics
 from microgpt.training.module import GPTModule
 

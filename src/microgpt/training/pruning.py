@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
-
 from microgpt.sweeps.study import Reporter
+from microgpt.training.lightning import pl
 from microgpt.training.module import GPTModule
 
 

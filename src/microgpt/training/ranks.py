@@ -248,7 +248,8 @@ def joined(device: DeviceConfig) -> Ranks:
     _end_with_launcher()
     import torch
     import torch.distributed as dist
-    from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+
+    from microgpt.training.lightning import SLURMEnvironment, TorchElasticEnvironment
 
     environment = TorchElasticEnvironment() if "RANK" in os.environ else SLURMEnvironment(auto_requeue=False)
     rank, world, local = environment.global_rank(), environment.world_size(), environment.local_rank()

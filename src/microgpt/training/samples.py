@@ -7,8 +7,6 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import pytorch_lightning as pl
-
 from microgpt.config.schema import SamplingConfig
 from microgpt.inference.chat import prompt_sheet, reply_to
 from microgpt.inference.generate import generate
@@ -16,6 +14,7 @@ from microgpt.inference.torch_backend import engine_of
 from microgpt.model.gpt import GPT
 from microgpt.runs.folder import SAMPLES, RunFolder
 from microgpt.tokenizer.base import Tokenizer
+from microgpt.training.lightning import pl
 from microgpt.training.module import GPTModule
 
 EVERY_VALIDATIONS = 4

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
-
 from microgpt.checkpoints.folder import point, prune, step_name
 from microgpt.errors import Stopped
 from microgpt.runs.folder import RunFolder
 from microgpt.runtime import StopSignals
+from microgpt.training.lightning import pl
 from microgpt.training.metrics import Metrics
 from microgpt.training.module import GPTModule
 

@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor
 
 from microgpt.model.gpt import GPT
+from microgpt.training.lightning import DDPStrategy, ModelParallelStrategy, Strategy
 from microgpt.training.ranks import Ranks
 from microgpt.training.shards import part_of, whole
 
