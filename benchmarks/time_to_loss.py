@@ -16,7 +16,7 @@ from shakespeare_loss import PUBLISHED, nanogpt, reproduces, trained, whole_loss
 
 STEPS = 250
 #: two layers with a wide MLP: more steps in the same time than six narrow ones, and 0.69 M parameters
-RECIPE = ["experiment=shakespeare_mini", "model.n_layer=2", "model.mlp_hidden=704", "optimizer.schedule=wsd"]
+RECIPE = ["experiment=shakespeare_mini", "model.n_layer=2", "model.mlp_hidden=704"]
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ def train(model: GPT, optimizer: MuonAdamW, steps: int) -> list[float]:
 def as_lightning_has_it(optimizer: MuonAdamW, **more: Any) -> dict[str, Any]:
     progress = {
         "step": 3, "tokens": 48, "bad_steps": 0, "validated_at": -1, "elapsed_s": 0.5,
-        "schedule": make_schedule(OptimizerConfig(learning_rate=0.01, warmup_steps=0), 9).to_json(),
+        "schedule": make_schedule(OptimizerConfig(schedule="linear", warmup_steps=0), 9).to_json(),
         "val": {"val/loss": math.nan}, "best": {"loss": math.inf, "bpb": math.inf, "step": 0},
     }  # fmt: skip
     return {

@@ -135,9 +135,9 @@ def test_the_vocabulary_grows_with_the_corpus_within_its_limits() -> None:
 def test_auto_leaves_nothing_open_and_touches_nothing_that_was_chosen(words: list[str]) -> None:
     config = compose(words)
     done = resolved(config, Facts(val_rows=100, flops_per_token=10**6))
-    open_keys = ("data.batch_size", "optimizer.learning_rate", "optimizer.warmup_steps", "trainer.eval_interval",
-                 "trainer.checkpoint_interval", "trainer.eval_batches", "trainer.steps_per_call",
-                 "trainer.max_steps")  # fmt: skip
+    open_keys = ("data.batch_size", "optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup_steps",
+                 "trainer.eval_interval", "trainer.checkpoint_interval", "trainer.eval_batches",
+                 "trainer.steps_per_call", "trainer.max_steps")  # fmt: skip
     before, after = flat(config), flat(done)
     for key, value in after.items():
         if before[key] is not None and key != "device.threads":  # whose auto is 0
@@ -155,6 +155,9 @@ def test_auto_follows_the_rules_that_the_help_tells() -> None:
     assert config.optimizer.warmup_steps == 20
     assert config.trainer.eval_interval == config.trainer.checkpoint_interval == 50
     assert config.optimizer.learning_rate == pytest.approx(0.01)
+    assert config.optimizer.schedule == "linear", "4 M tokens of 1 M: the data is read again"
+    assert resolved_shape(compose(["trainer.max_steps=2"]), 8192).optimizer.schedule == "wsd", "read once, whole"
+    assert resolved_shape(compose(["trainer.max_steps=2"]), 8191).optimizer.schedule == "linear"
     wide = resolved_shape(compose(["model.n_embd=640", "model.block_size=8192", "trainer.max_steps=3"]), 10**6)
     assert wide.optimizer.learning_rate == pytest.approx(0.001)
     assert (wide.data.batch_size, wide.trainer.eval_interval, wide.optimizer.warmup_steps) == (1, 3, 0)

@@ -116,7 +116,7 @@ def test_schedules_rise_then_fall_to_their_end(shape: str) -> None:
 
 
 def test_linear_without_warmup_is_prior_arts() -> None:
-    schedule = make_schedule(OptimizerConfig(warmup_steps=0), 1000)
+    schedule = make_schedule(OptimizerConfig(schedule="linear", warmup_steps=0), 1000)
     assert [schedule.factor(s) for s in (0, 1, 999)] == pytest.approx([1.0, 0.999, 0.001])
 
 

@@ -51,7 +51,7 @@ def threads(configured: int, micro_batch_flops: float) -> int:
 
 
 def resolved_shape(config: TrainConfig, train_tokens: int, parameters: int = 0) -> TrainConfig:
-    """The config with the autos filled that need no model: batch, steps, learning rate, warm-up, intervals.
+    """The config with the autos filled that need no model: batch, steps, learning rate and its schedule, intervals.
 
     Args:
         config: with autos.
@@ -66,6 +66,9 @@ def resolved_shape(config: TrainConfig, train_tokens: int, parameters: int = 0) 
     if c.trainer.max_steps is None:
         tokens_a_step = c.data.batch_size * c.trainer.accumulate * c.model.block_size
         c.trainer.max_steps = max(MIN_STEPS, min(MAX_STEPS, EPOCHS * train_tokens // tokens_a_step))
+    if c.optimizer.schedule is None:  # what is seen again is learned by heart while the rate stays high
+        read = c.trainer.max_steps * c.data.batch_size * c.trainer.accumulate * c.model.block_size
+        c.optimizer.schedule = "wsd" if read <= train_tokens else "linear"
     if c.optimizer.learning_rate is None:
         c.optimizer.learning_rate = min(0.01, 0.64 / c.model.n_embd)  # falls as 1/width (arXiv:2203.03466)
     if c.optimizer.warmup_steps is None:

@@ -95,6 +95,7 @@ AUTO = {
     "tokenizer.vocab_size": "4,096; for a small text one token for every 64 bytes (a multiple of 64, at least 512).",
     "optimizer.learning_rate": "0.64 / `model.n_embd`, at most 0.01 (falls as 1/width: Yang et al. 2022, "
     "arXiv:2203.03466).",
+    "optimizer.schedule": "wsd where the run reads the training set once at most, linear where it reads it again.",
     "optimizer.warmup_steps": "`trainer.max_steps` // 50.",
     "trainer.max_steps": f"the training set {EPOCHS} times, from {MIN_STEPS} to {MAX_STEPS:,}.",
     "trainer.eval_interval": f"`trainer.max_steps` // {EVALUATIONS}, but no shorter than what makes {EVAL_BATCHES} "

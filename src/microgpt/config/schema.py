@@ -174,9 +174,10 @@ class OptimizerConfig:
         0.0, "decoupled decay of matrices and embeddings, times the learning rate", ge=0, le=10
     )
     grad_clip: float = setting(1.0, "gradients are scaled down to this norm; 0 leaves them", ge=0, le=1e6)
-    schedule: str = setting(
-        "linear",
-        "shape of the learning rate after warm-up; wsd is stable, then down over decay_fraction",
+    schedule: str | None = setting(
+        None,
+        "shape of the learning rate after warm-up; wsd is stable, then down over decay_fraction (auto: wsd, or "
+        "linear where the data is read more than once)",
         choices=("linear", "cosine", "wsd", "constant"),
     )
     warmup_steps: int | None = setting(

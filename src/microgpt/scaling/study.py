@@ -88,6 +88,8 @@ class Study:
         for key, value in (("trainer.eval_interval", steps), ("trainer.eval_batches", 0)):
             if not any(word.startswith(f"{key}=") for word in words):
                 words.append(f"{key}={value}")
+        if self.config.optimizer.schedule is None:
+            words.append("optimizer.schedule=linear")  # one for all budgets; auto goes by the length of a run
         if checkpoints_in(folder / "checkpoints"):
             words = [f"resume={folder}"]
         elif facts:  # it was interrupted before it had anything to go on from

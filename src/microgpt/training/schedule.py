@@ -76,7 +76,13 @@ class Schedule:
 
 
 def make_schedule(optimizer: OptimizerConfig, max_steps: int) -> Schedule:
-    """The schedule of a fresh run."""
+    """The schedule of a fresh run.
+
+    Raises:
+        ValueError: it is still auto.
+    """
+    if optimizer.schedule is None:
+        raise ValueError("optimizer.schedule is auto: resolve the config first")
     warmup = min(optimizer.warmup_steps or 0, max_steps)
     whole = Segment(
         0, max_steps, warmup, 0.0, 1.0, optimizer.final_lr_ratio, optimizer.schedule, optimizer.decay_fraction
