@@ -61,7 +61,7 @@ def pair(steps: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", 5)
+    given = arguments(__doc__ or "", 3)
     found: list[tuple[float, float]] = []
     for turn in range(given.rounds):
         found.append(pair(10 if given.smoke else 800))

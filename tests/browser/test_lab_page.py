@@ -14,10 +14,6 @@ CLOSE = """([name, value]) =>
     Math.abs(Number(document.querySelector(`[data-fact=${name}]`)?.textContent) - value) < 1e-3"""
 
 
-def focused(lab: Any) -> str:
-    return lab.page.evaluate("document.activeElement.textContent || document.activeElement.ariaLabel || ''")
-
-
 def test_the_journey_with_the_keyboard_alone(open_lab: Any, lab_server: str) -> None:
     lab = open_lab(lab_server)
     keys = lab.page.keyboard
@@ -26,7 +22,7 @@ def test_the_journey_with_the_keyboard_alone(open_lab: Any, lab_server: str) -> 
     keys.press("n")
     form = lab.page.get_by_role("dialog", name="A new session")
     form.wait_for()
-    assert focused(lab).startswith("Start")
+    lab.until("document.activeElement.textContent.startsWith('Start')")  # it is given the focus once it is drawn
     lab.page.get_by_label("steps", exact=True).focus()
     keys.press("ControlOrMeta+a")
     keys.type("30")
@@ -235,6 +231,7 @@ def test_a_run_of_the_trainer_is_looked_into(open_lab: Any, lab_server: str) -> 
     lab.until("import('/static/store.js').then(({ state }) => state.metadata?.kind === 'run')")
     lab.page.locator("#loss canvas").first.wait_for()
     lab.until("document.querySelector('[data-fact=step]').textContent.startsWith('step 5 ')")
+    lab.until("/[0-9]/.test(document.querySelector('[data-fact=loss]').textContent)")  # asked for after the step
     assert lab.number("loss") == pytest.approx(loss, abs=1e-3)
     lab.show("attention")
     lab.page.locator("#attention-table").wait_for(state="attached")
