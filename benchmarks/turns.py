@@ -5,6 +5,7 @@ A machine that is slow for minutes is so for every side, and what takes long to 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -33,6 +34,7 @@ class Held:
                 [sys.executable, *words], cwd=home, stdout=subprocess.DEVNULL, stderr=errors,
                 env=os.environ | {"HF_HUB_OFFLINE": "1"},
             )  # fmt: skip
+        atexit.register(self.end)  # nothing that is held stays behind when a side fails or the user gives up
 
     def until(self, seen: Callable[[], bool], limit: float) -> float:
         """Go on until something is seen, then hold.
@@ -57,9 +59,10 @@ class Held:
         return spent
 
     def end(self) -> None:
-        """Kill it."""
-        self._tell(signal.SIGKILL)
-        self._process.wait()
+        """Kill it, if it is still there."""
+        if self._process.poll() is None:
+            self._tell(signal.SIGKILL)
+            self._process.wait()
 
     def _tell(self, what: signal.Signals) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -32,7 +32,6 @@ UNUSED = ("matplotlib", "scipy", "transformers")
 def hidden(*packages: str) -> Generator[None]:
     """Lightning's own look for packages finds none of these; without it they are imported, which costs time only."""
     namespace: dict[str, Any] = imports.__dict__
-    known: dict[str, Any] = {name: namespace[name] for name in ("_version", "find_spec") if name in namespace}
 
     def version(name: str) -> str:
         if name in packages:
@@ -42,7 +41,9 @@ def hidden(*packages: str) -> Generator[None]:
     def find_spec(name: str) -> Any:
         return None if name in packages else known["find_spec"](name)
 
-    namespace.update({"_version": version, "find_spec": find_spec} if len(known) == 2 else {})
+    told = {"_version": version, "find_spec": find_spec}
+    known = {name: namespace[name] for name in told if name in namespace}
+    namespace.update({name: told[name] for name in known})
     try:
         yield
     finally:
