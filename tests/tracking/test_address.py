@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from microgpt.errors import has_password, redacted
-from microgpt.tracking.address import with_driver, without_password
+from microgpt.tracking.address import sqlite_file, with_driver, without_password
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,16 @@ def test_what_is_shown_holds_no_password(text: str, shown: str) -> None:
     assert redacted(text) == shown
     assert redacted(shown) == shown
     assert has_password(text) == (text != shown)
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("sqlite:///mlruns/mlflow.db", Path("mlruns/mlflow.db")),
+        ("sqlite:////tmp/a b.db", Path("/tmp/a b.db")),
+        ("sqlite:///x.db?timeout=30", Path("x.db")),
+        ("http://127.0.0.1:5000", None),
+    ],
+)
+def test_a_sqlite_store_is_a_file_and_other_stores_are_none(uri: str, path: Path | None) -> None:
+    assert sqlite_file(uri) == path

@@ -15,8 +15,8 @@ from typing import Any, cast
 from microgpt.errors import ModelError
 from microgpt.runs.find import Run, all_runs
 from microgpt.runs.folder import read_config
+from microgpt.tracking.address import SQLITE, sqlite_file
 
-SQLITE = "sqlite:///"
 STORE = SQLITE + "mlruns/mlflow.db"
 
 
@@ -63,8 +63,8 @@ def mlflow_rows(known: set[str], uri: str = "") -> Iterator[RunRow]:
         uri: of the store; empty: MLFLOW_TRACKING_URI, then ./mlruns. Other stores than sqlite give nothing.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or STORE
-    path = Path(uri.removeprefix(SQLITE))
-    if not uri.startswith(SQLITE) or not path.is_file():
+    path = sqlite_file(uri)
+    if path is None or not path.is_file():
         return
     query = (
         "SELECT r.run_uuid, r.name, r.status, r.start_time, m.key, m.value FROM runs r JOIN latest_metrics m "

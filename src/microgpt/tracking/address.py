@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import MutableMapping
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+SQLITE = "sqlite:///"
 POSTGRESQL = "postgresql+psycopg2"
 #: where MLflow and PostgreSQL's own library look for what an address does not say
 VARIABLES = {
@@ -13,6 +15,11 @@ VARIABLES = {
     "https": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
     POSTGRESQL: ("", "PGPASSWORD"),
 }
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite store, which SQLAlchemy reads up to a question mark; None of other stores."""
+    return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
 
 
 def with_driver(uri: str) -> str:

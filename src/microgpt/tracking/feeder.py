@@ -35,6 +35,7 @@ from microgpt.runs.folder import (
     read_run,
 )
 from microgpt.runtime import quiet_libraries
+from microgpt.tracking.points import Point, Points
 from microgpt.tracking.stale import FOLDER, LOCK, mend, owner_tags, send_rest
 from microgpt.tracking.start import PARENT
 from microgpt.tracking.store import MAX_METRICS, StoreFile, experiment_id, log_params, open_client, settings
@@ -44,6 +45,8 @@ ARTIFACTS = (
     *("find_lr.json", "find_lr.png", "find_batch_size.json"),
 )
 POLL_SECONDS = 1.0
+#: of one round
+MAX_POINTS = 10_000
 RETRY_SECONDS = 60.0
 #: as nice counts: as we were started, and how far behind while steps are made
 GIVEN, BEHIND = os.getpriority(os.PRIO_PROCESS, 0), 10
@@ -109,6 +112,7 @@ class RunFeeder:
         self.system_offset, self.system_rows = 0, 0
         self.stored: dict[str, set[int]] = {}
         self.file: StoreFile | None = None
+        self.points: Points | None = None
         self.described = True  # as are the runs of earlier versions, whose note does not say
 
     def status(self) -> str:
@@ -130,6 +134,7 @@ class RunFeeder:
 
         self.client = open_client(self.given["uri"])
         self.file = self.file or StoreFile(self.given["uri"])
+        self.points = self.points or (Points(self.file.path) if self.file.path else None)
         note = self.folder / MLFLOW
         with suppress(OSError, ValueError, KeyError, MlflowException):
             told = files.read_json(note)
@@ -194,49 +199,45 @@ class RunFeeder:
         self.described = True
 
     def send(self) -> bool:
-        """Send the metrics that are new; whether there were any."""
-        from mlflow.entities import Metric
-
-        batch: list[Any] = []
+        """Send the metrics that are new; whether there may be more at once."""
+        points: list[Point] = []
         end = self.offset
         for behind, line in read_lines(self.folder / METRICS, self.offset):
             end = behind
-            with suppress(KeyError, ValueError, TypeError, AttributeError):
+            with suppress(KeyError, ValueError, TypeError, AttributeError, OverflowError):
                 when, step = milliseconds(str(line["time"])), int(line["step"])
-                for key, value in line["metrics"].items():
-                    if step not in self.stored.setdefault(key, set()):
-                        batch.append(Metric(key, float(value), when, step))
-                        self.stored[key].add(step)
-            if len(batch) >= MAX_METRICS:
+                points.extend(Point(key, float(value), when, step) for key, value in line["metrics"].items())
+            if len(points) >= MAX_POINTS:
                 break
+        more = len(points) >= MAX_POINTS
         system, *system_end = self._system()
-        batch.extend(system)
-        try:
-            for start in range(0, len(batch), MAX_METRICS):
-                self.client.log_batch(self.run_id, metrics=batch[start : start + MAX_METRICS])
-        except Exception:
-            for metric in batch:  # not sent after all: the next round tries again
-                self.stored[metric.key].discard(metric.step)
-            raise
-        moved = end > self.offset
+        new = {(p.key, p.step): p for p in (*points, *system) if p.step not in self.stored.get(p.key, ())}
+        self._write(list(new.values()))
+        for key, step in new:
+            self.stored.setdefault(key, set()).add(step)
         self.offset = end
         self.system_offset, self.system_rows = system_end
-        return moved
+        return more
 
-    def _system(self) -> tuple[list[Any], int, int]:
-        """Samples of the system that are new, with where they end: bytes of the file and samples so far."""
+    def _write(self, points: list[Point]) -> None:
+        """Write points, in the way that this store takes."""
         from mlflow.entities import Metric
 
-        found: list[Any] = []
+        if self.points is not None and self.points.known:
+            self.points.insert(self.run_id, points)
+            return
+        for start in range(0, len(points), MAX_METRICS):
+            metrics = [Metric(*point) for point in points[start : start + MAX_METRICS]]
+            self.client.log_batch(self.run_id, metrics=metrics)
+
+    def _system(self) -> tuple[list[Point], int, int]:
+        """Samples of the system that are new, with where they end: bytes of the file and samples so far."""
+        found: list[Point] = []
         offset, number = self.system_offset, self.system_rows
         for behind, row in read_rows(self.folder / "system.csv", offset):
             with suppress(ValueError, KeyError):
                 when = milliseconds(row["timestamp"])
-                for column, key in SYSTEM_NAMES.items():
-                    value = float(row[column])
-                    if number not in self.stored.setdefault(key, set()):
-                        found.append(Metric(key, value, when, number))
-                        self.stored[key].add(number)
+                found.extend(Point(key, float(row[column]), when, number) for column, key in SYSTEM_NAMES.items())
             offset, number = behind, number + 1
         return found, offset, number
 
@@ -279,16 +280,16 @@ class RunFeeder:
                 if not self.run_id:
                     self.open()
                 self.describe()
-                moved = self.send()
+                more = self.send()
                 failing_since = 0.0
-                if status != RUNNING and not moved:
+                if status != RUNNING and not more:
                     self.close(status)
                 if self.file is not None and self.file.is_gone():
                     self._start_over()
-                if status != RUNNING and not moved:
+                if status != RUNNING and not more:
                     return 0
-                if not moved:
-                    time.sleep(POLL_SECONDS if status == RUNNING else 0.0)
+                if not more:
+                    time.sleep(POLL_SECONDS)
             except UsageError:
                 raise  # trying again would not help
             except Exception as error:

@@ -13,9 +13,8 @@ from typing import Any
 
 from microgpt import files
 from microgpt.errors import DiskError, UsageError, printable, redacted
-from microgpt.tracking.address import POSTGRESQL, with_driver, without_password
+from microgpt.tracking.address import POSTGRESQL, SQLITE, sqlite_file, with_driver, without_password
 
-SQLITE = "sqlite:///"
 #: artifacts of a database that no server stands before
 DIRECT_ARTIFACTS = "mlruns/artifacts"
 #: any number, the same for all who make tables; seconds to connect
@@ -41,15 +40,15 @@ class StoreFile:
     """
 
     def __init__(self, uri: str) -> None:
-        self._path = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
-        self._handle = -1 if self._path is None else os.open(self._path, os.O_RDONLY)
+        self.path = sqlite_file(uri)
+        self._handle = -1 if self.path is None else os.open(self.path, os.O_RDONLY)
 
     def is_gone(self) -> bool:
         """Whether the file was deleted, moved away or replaced."""
-        if self._path is None:
+        if self.path is None:
             return False
         try:
-            return not os.path.samestat(os.fstat(self._handle), self._path.stat())
+            return not os.path.samestat(os.fstat(self._handle), self.path.stat())
         except FileNotFoundError:
             return True
 
@@ -82,9 +81,9 @@ def ensure_schema(uri: str) -> None:
     """
     if uri.startswith(POSTGRESQL):
         _ensure_tables(uri)
-    if not uri.startswith(SQLITE):
+    path = sqlite_file(uri)
+    if path is None:
         return
-    path = Path(uri.removeprefix(SQLITE))
     if path.exists():
         refuse_damaged(path)
         return
@@ -176,8 +175,8 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
     location = None
     if with_driver(uri).startswith(POSTGRESQL):
         location = (Path(DIRECT_ARTIFACTS) / name).resolve().as_uri()
-    elif uri.startswith(SQLITE):
-        location = (Path(uri.removeprefix(SQLITE)).parent / "artifacts" / name).resolve().as_uri()
+    elif file := sqlite_file(uri):
+        location = (file.parent / "artifacts" / name).resolve().as_uri()
     try:
         return str(client.create_experiment(name, artifact_location=location))
     except MlflowException:  # another process was faster

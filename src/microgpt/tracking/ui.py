@@ -11,7 +11,7 @@ from contextlib import closing
 
 from microgpt.config.schema import TrackingConfig
 from microgpt.errors import UsageError, redacted
-from microgpt.tracking.address import without_password
+from microgpt.tracking.address import sqlite_file, without_password
 from microgpt.tracking.start import tracking_uri
 
 HOST = "127.0.0.1"
@@ -22,7 +22,7 @@ def command(uri: str, port: int) -> list[str]:
     hosts = f"{HOST}:{port},localhost:{port}"
     words = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST]
     words += ["--port", str(port), "--workers", "1", "--allowed-hosts", hosts]
-    if uri.startswith("sqlite:///"):
+    if sqlite_file(uri):
         words += ["--default-artifact-root", "./mlruns/artifacts"]
     return words
 
