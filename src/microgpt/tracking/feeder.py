@@ -213,22 +213,24 @@ class RunFeeder:
         system, *system_end = self._system()
         new = {(p.key, p.step): p for p in (*points, *system) if p.step not in self.stored.get(p.key, ())}
         self._write(list(new.values()))
-        for key, step in new:
-            self.stored.setdefault(key, set()).add(step)
         self.offset = end
         self.system_offset, self.system_rows = system_end
         return more
 
     def _write(self, points: list[Point]) -> None:
-        """Write points, in the way that this store takes."""
+        """Write points, in the way that this store takes; what went through is known where the rest fails."""
         from mlflow.entities import Metric
 
-        if self.points is not None and self.points.known:
-            self.points.insert(self.run_id, points)
-            return
-        for start in range(0, len(points), MAX_METRICS):
-            metrics = [Metric(*point) for point in points[start : start + MAX_METRICS]]
-            self.client.log_batch(self.run_id, metrics=metrics)
+        table = self.points if self.points is not None and self.points.known else None
+        most = MAX_METRICS if table is None else MAX_POINTS
+        for start in range(0, len(points), most):
+            group = points[start : start + most]
+            if table is None:
+                self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in group])
+            else:
+                table.insert(self.run_id, group)
+            for point in group:
+                self.stored.setdefault(point.key, set()).add(point.step)
 
     def _system(self) -> tuple[list[Point], int, int]:
         """Samples of the system that are new, with where they end: bytes of the file and samples so far."""
