@@ -21,6 +21,8 @@ SWEEP = """
 import builtins, errno, io, os, shutil, sys
 from pathlib import Path
 import microgpt.training.saving as saving
+from microgpt.training import metrics
+metrics.FLUSH_SECONDS = 3600  # the lines of all steps wait for the save, however slow the machine
 
 class Watched:
     def __init__(self, file):
@@ -72,7 +74,6 @@ def save(self, trainer, module):
         return real(self, trainer, module)
     self.folder.close()
     home, number = os.getcwd(), 0
-    rehearsal = Path(home).parent / "rehearsal"
     while True:
         often = os.environ["SWEEP"] == "thorough" or number % 8 == 0
         for forever in (False, True) if often else (False,):
