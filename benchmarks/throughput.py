@@ -123,8 +123,8 @@ def sides(shape: tuple[int, ...], compiled: str) -> dict[str, Side]:
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", 3)
-    limit, compiled = (0.1, "off") if given.smoke else (6.0, "on")
+    given = arguments(__doc__ or "", 5)
+    limit, compiled = (0.1, "off") if given.smoke else (4.0, "on")
     for name, shape in list(SHAPES.items())[: 1 if given.smoke else None]:
         found: dict[str, list[float]] = defaultdict(list)
         all_sides = sides(shape, compiled)
