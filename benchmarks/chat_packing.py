@@ -14,11 +14,11 @@ from microgpt.runs.folder import read_metrics, read_run
 def main() -> None:
     given = arguments(__doc__ or "", 1)
     path = data_file("oasst1_chat.jsonl")
-    steps = 4 if given.smoke else 150
+    steps = 2 if given.smoke else 150
     home = scratch()
     if given.smoke:
         with open(path, encoding="utf-8") as file:
-            part = "".join(islice(file, 200))
+            part = "".join(islice(file, 60))
         path = home / "chats.jsonl"
         path.write_text(part, encoding="utf-8")
     results: dict[str, dict[str, object]] = {}
@@ -33,6 +33,7 @@ def main() -> None:
         ]
         words += [f"trainer.max_steps={steps}", f"trainer.eval_interval={max(1, steps // 10)}", "device.compile=off"]
         words += ["sampling.max_new_tokens=8", "optimizer.schedule=constant"]
+        words += ["trainer.eval_batches=1"] if given.smoke else []
         seconds([sys.executable, "-m", "microgpt.train", *words], home)
         metrics, facts = read_metrics(run), read_run(run)
         speed = facts["tokens"] / facts["train_seconds"]

@@ -58,7 +58,7 @@ def step_ms(home: Path, steps: int, locked: bool) -> float:
 def main() -> None:
     given = arguments(__doc__ or "", 3)
     home = scratch()
-    steps = 50 if given.smoke else 600
+    steps = 10 if given.smoke else 600
     first = [sys.executable, "-m", "microgpt.train", *WORDS, "trainer.max_steps=2", "hydra.run.dir=run"]
     subprocess.run(first, cwd=home, check=True, capture_output=True)  # the store is made, tokens are cached
     compared(

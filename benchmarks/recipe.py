@@ -54,7 +54,7 @@ def main() -> None:
         table: dict[str, list[float]] = {}
         for change, more in chosen.items():
             fixed = [f"data.path={data_file(file)}", f"data.batch_size={rows}", f"trainer.max_steps={steps}"]
-            fixed += [f"trainer.eval_interval={steps}", "trainer.eval_batches=0"]
+            fixed += [f"trainer.eval_interval={steps}", f"trainer.eval_batches={int(given.smoke)}"]
             quiet = ["tracking=off", "device.threads=1", "sampling.num_samples=1", "sampling.max_new_tokens=4"]
             table[change] = losses([*words, *more, *fixed, *quiet], seeds)
             mean = statistics.mean(table[change])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -12,6 +11,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from microgpt.runtime import usable_cores
 
 HERE = Path(__file__).parent
 TRAINING = (
@@ -46,7 +47,7 @@ HEAD = """# Results
 
 Made by `make bench` (training) and `make bench-more` (the rest), which run the scripts of this folder and take the
 JSON lines that they end with. A ratio is ours over the other side, both measured in turn, the median of all rounds;
-absolute figures hold for the machine named below only.
+absolute figures hold for their machine only.
 
 ![ratios by measurement](ratios.png)
 """
@@ -78,16 +79,24 @@ def main() -> None:
     results: dict[str, Any] = json.loads(known.read_text()) if known.exists() else {}
     for script in given.scripts or (OTHERS if given.more else TRAINING):
         if lines := measured(script, False):
-            results[script] = {"date": time.strftime("%Y-%m-%d"), "lines": lines}
+            results[script] = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "lines": lines}
             known.write_text(json.dumps(results, indent=1) + "\n")
             write(results)
 
 
+def machine() -> str:
+    """What the figures of one script were measured on."""
+    import torch
+
+    kind = f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
+    return f"{usable_cores()} cores, {kind}, Python {platform.python_version()}"
+
+
 def write(results: dict[str, Any]) -> None:
     """Render RESULTS.md."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    text = [HEAD, f"Machine: {cores} cores, {platform.machine()}, Python {platform.python_version()}.\n"]
-    text += ["| what | ours | other | unit | ratio (rounds) | goal | command |", "|---|---|---|---|---|---|---|"]
+    machines = sorted({entry.get("machine", "not written down") for entry in results.values()})
+    text = [HEAD, *(f"- machine {number}: {name}" for number, name in enumerate(machines, 1)), ""]
+    text += ["| what | ours | other | unit | ratio (rounds) | goal | command, day, machine |", f"|{'---|' * 7}"]
     notes: list[str] = []
     for script in SCRIPTS:
         entry = results.get(script)
@@ -96,7 +105,8 @@ def write(results: dict[str, Any]) -> None:
             ratio = f"**{line['ratio']:.3g}**" + (f" ({rounds})" if rounds else "")
             text.append(
                 f"| {line['name']} | {line['ours']:.4g} | {line['other']:.4g} | {line['unit']} | {ratio} | "
-                f"{line.get('goal', '')} | `python benchmarks/{script}.py`, {entry['date']} |"
+                f"{line.get('goal', '')} | `python benchmarks/{script}.py`, {entry['date']}, "
+                f"{machines.index(entry.get('machine', 'not written down')) + 1} |"
             )
             rest = {key: line[key] for key in MORE if key in line}
             if rest:

@@ -11,9 +11,9 @@ from shakespeare_loss import PUBLISHED, trained, whole_loss
 
 def main() -> None:
     given = arguments(__doc__ or "", 1)
-    more = ["trainer.max_steps=4"] if given.smoke else []
+    more = ["trainer.max_steps=2", "trainer.eval_batches=1"] if given.smoke else []
     run, spent = trained(["experiment=shakespeare_mini", *more])
-    loss, size = whole_loss(run)
+    loss, size = whole_loss(run, smoke=given.smoke)
     print(f"{loss:.4f} with {size:,} parameters after {spent:.0f} s", file=sys.stderr)
     result = {
         "name": "Shakespeare, loss after 1.536 M tokens: experiment=shakespeare_mini over nanoGPT's published",

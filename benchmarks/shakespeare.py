@@ -15,7 +15,7 @@ def main() -> None:
     given = arguments(__doc__ or "", 1)
     more = ["trainer.max_steps=2", "trainer.eval_batches=1", "device.compile=off"] if given.smoke else []
     run, spent = trained(["experiment=shakespeare", *more])
-    loss, size = whole_loss(run, "best")
+    loss, size = whole_loss(run, "best", given.smoke)
     print(f"{loss:.4f} with {size:,} parameters after {spent:.0f} s", file=sys.stderr)
     result = {
         "name": f"experiment=shakespeare: loss {loss:.4f}; nanoGPT publishes {PUBLISHED}, 3 min of an A100",

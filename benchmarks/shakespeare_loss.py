@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,12 @@ MEASURED = {"250": 2.445, "500": 2.314, "1000": 2.053, "1500": 1.923, "2000": 1.
 def trained(words: list[str], home: Path | None = None) -> tuple[Path, float]:
     """The run folder of a training command, and its seconds from the first batch to the end."""
     home = home or scratch()
-    fixed = [f"data.path={data_file('tinyshakespeare.txt')}", "tracking=off", "hydra.run.dir=run"]
+    fixed = [
+        f"data.path={data_file('tinyshakespeare.txt')}",
+        "tracking=off",
+        "hydra.run.dir=run",
+        "sampling.num_samples=1",
+    ]
     command = [sys.executable, "-m", "microgpt.train", *words, *fixed, "sampling.max_new_tokens=16"]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True)
     if done.returncode:
@@ -40,12 +46,15 @@ def windows(text: str, block: int) -> Iterator[tuple[str, str]]:
         yield held[start : start + block], held[start + 1 : start + block + 1]
 
 
-def whole_loss(run: Path, checkpoint: str = "latest") -> tuple[float, int]:
-    """Mean nats a character of a run's model, and its parameters; each window begins without context."""
+def whole_loss(run: Path, checkpoint: str = "latest", smoke: bool = False) -> tuple[float, int]:
+    """Mean nats a character of a run's model, and its parameters; each window begins without context.
+
+    A smoke run reads the first few windows.
+    """
     opened = open_model(find(run / "checkpoints", checkpoint))
     model = load_weights(opened)
     text = data_file("tinyshakespeare.txt").read_text()
-    pairs = list(windows(text, opened.config.block_size))
+    pairs = list(islice(windows(text, opened.config.block_size), 8 if smoke else None))
     x = torch.tensor([opened.tokenizer.encode(a) for a, _ in pairs])
     y = torch.tensor([opened.tokenizer.encode(b) for _, b in pairs])
     with torch.no_grad():

@@ -71,7 +71,8 @@ def main() -> None:
     for name, (words, few, many, goal) in list(SHAPES.items())[1 if given.smoke else 0 :]:
         if given.smoke:
             few, many = 1, 3
-        whole(words, 1)  # tokens are cached from here on
+        else:
+            whole(words, 1)  # tokens are cached from here on
 
         def ours(words: list[str] = words, few: int = few, many: int = many) -> float:
             return 1000 * (whole(words, many) - whole(words, few)) / (many - few)

@@ -27,7 +27,7 @@ def main() -> None:
     for turn in range(given.rounds):
         steps = 4 if given.smoke else STEPS
         run, spent = trained([*RECIPE, f"trainer.max_steps={steps}", f"seed={turn + 1}"])
-        loss, size = whole_loss(run)
+        loss, size = whole_loss(run, smoke=given.smoke)
         part = 1 if turn == 0 else 4
         peer = nanogpt(4 if given.smoke else 2000 // part, ["--seed", str(1337 + turn)])
         print(

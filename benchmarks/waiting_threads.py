@@ -28,7 +28,12 @@ def tokens_per_s(policy: str, steps: int) -> float:
         "tracking=off",
         "hydra.run.dir=run",
     ]
-    words += [f"trainer.eval_interval={steps}", "sampling.num_samples=1", "sampling.max_new_tokens=4"]
+    words += [
+        f"trainer.eval_interval={steps}",
+        "trainer.eval_batches=4",
+        "sampling.num_samples=1",
+        "sampling.max_new_tokens=4",
+    ]
     environment = {**os.environ, "OMP_WAIT_POLICY": policy}
     subprocess.run(words, cwd=home, env=environment, check=True, capture_output=True)
     facts = read_run(home / "run")

@@ -174,11 +174,18 @@ def test_every_metric_of_the_run_folder_is_stored_once_and_the_machine_beside_it
     }
 
 
-def test_sending_again_what_is_there_adds_nothing(home: Path) -> None:
+def test_sending_again_what_is_there_adds_nothing_nor_does_a_damaged_line(home: Path) -> None:
     before = stored(home / "mlruns" / "mlflow.db", Run(home / "run", {}).mlflow_id)
     words = [sys.executable, "-m", "microgpt.tracking.feeder", "run"]
-    done = subprocess.run(words, cwd=home, capture_output=True, text=True, timeout=60)
+    metrics = home / "run" / "metrics.jsonl"
+    whole = metrics.read_text()
+    try:  # a step for which no store has room
+        metrics.write_text(whole + json.dumps({**json.loads(whole.splitlines()[-1]), "step": 2**63}) + "\n")
+        done = subprocess.run(words, cwd=home, capture_output=True, text=True, timeout=60)
+    finally:
+        metrics.write_text(whole)
     assert done.returncode == 0, done.stderr
+    assert not done.stderr
     assert stored(home / "mlruns" / "mlflow.db", Run(home / "run", {}).mlflow_id) == before
     assert mlflow_run(home, home / "run").info.status == "FINISHED"
 

@@ -206,6 +206,7 @@ class RunFeeder:
             end = behind
             with suppress(KeyError, ValueError, TypeError, AttributeError, OverflowError):
                 when, step = milliseconds(str(line["time"])), int(line["step"])
+                step.to_bytes(8, "big", signed=True)  # a damaged line can hold a number that no store takes
                 points.extend(Point(key, float(value), when, step) for key, value in line["metrics"].items())
             if len(points) >= MAX_POINTS:
                 break
