@@ -1,8 +1,9 @@
 """Tokens a second of the whole training command against a bare compiled loop, nanoGPT's loop and HF's Trainer.
 
-Every side trains one shape on equal rows, in turns of a second or a few steps; its figure for a turn is the median step. The
-command runs with its run folder and progress, tracking on, validation left to the end; what a peer cannot do (a norm
-after the embedding, Muon) it does not do, so ours trains with AdamW here, and with Muon in a line of its own.
+Every side trains one shape on equal rows, in turns of a second or a few steps; its figure for a turn is the median
+step. The command runs with its run folder and progress, tracking on, validation left to the end; what a peer cannot
+do (a norm after the embedding, Muon) it does not do, so ours trains with AdamW here, and with Muon in a line of its
+own.
 """
 
 from __future__ import annotations
