@@ -1,6 +1,6 @@
 """What tracking costs: seconds of training with MLflow, system metrics, every step logged, over all of it off.
 
-Both sides train in turn for some seconds each, with what feeds MLflow, and are timed from just before the first batch
+Both sides train in turn for a second each, with what feeds MLflow, and are timed from just before the first batch
 to the last step.
 """
 
@@ -18,7 +18,7 @@ from microgpt.runs.folder import METRICS, read_run
 
 ON = ["tracking=mlflow", "tracking.system_interval=1", "trainer.log_interval=1"]
 OFF = ["tracking=off", "tracking.system_interval=0", "tracking.progress=false", "trainer.log_interval=1000000"]
-TURN = 5.0
+TURN = 1.0
 
 
 class Training:
@@ -61,7 +61,7 @@ def pair(steps: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", 3)
+    given = arguments(__doc__ or "", 5)
     found: list[tuple[float, float]] = []
     for turn in range(given.rounds):
         found.append(pair(10 if given.smoke else 800))

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is held is ended then too
+
 
 class Held:
     """A command that goes on only in its turns.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +204,7 @@ def test_a_tokenizer_learns_from_a_sample_of_a_large_text(tmp_path: Path, monkey
 
 PARQUET = """
 import sys
+import time
 from microgpt.config.schema import DataConfig
 from microgpt.data.documents import BadRows, read_documents
 from microgpt.data.sources import Source
@@ -320,3 +324,34 @@ def test_rows_are_the_same_when_pages_are_given_back(tmp_path: Path, monkeypatch
         index = [rows.take(at, 8).index for at in (0, 20_000, 3, 9_999)]
         sides.append([*index, *(tokens.tokens[i] for i in index)])
     assert all(np.array_equal(a, b) for a, b in zip(*sides))
+
+
+def in_memory(tokens: np.ndarray, positions: list[int]) -> list[bool]:  # type: ignore[type-arg]
+    """Which of a mapped file's tokens the system holds, without reading any."""
+    pages = -(-tokens.nbytes // mmap.PAGESIZE)
+    held = (ctypes.c_ubyte * pages)()
+    assert ctypes.CDLL(None).mincore(ctypes.c_void_p(tokens.ctypes.data), ctypes.c_size_t(tokens.nbytes), held) == 0
+    return [bool(held[at * tokens.itemsize // mmap.PAGESIZE] & 1) for at in positions]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the system what it holds of a file as Linux does")
+@pytest.mark.parametrize("packing", [True, False])
+def test_pieces_of_a_chunk_are_read_from_the_disk_before_its_batches_need_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packing: bool
+) -> None:
+    monkeypatch.setattr("microgpt.data.shards.KEPT_BYTES", 0)
+    (np.arange(3001) * 20_000).tofile(tmp_path / "train.starts")
+    np.zeros(3000 * 20_000 + 1, np.uint16).tofile(tmp_path / "train.tokens")
+    tokens = open_set(tmp_path, "train", "uint16")
+    rows = Rows(tokens, 64, 1, packing)
+    with open(tmp_path / "train.tokens", "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if any(in_memory(tokens.tokens, [30_000_000, 40_000_000])):
+        pytest.skip("this file system holds its files in memory")
+    wanted = [int(row[row >= 0][0]) for row in rows.take(0, 64).index]
+    until = time.monotonic() + 20
+    while not all(in_memory(tokens.tokens, wanted)):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert not all(in_memory(tokens.tokens, list(range(0, 60_000_000, 500_000)))), "not the whole file"

@@ -222,13 +222,16 @@ class Rows:
             low = first * self.block_size
             high = min(low + rows * self.block_size, self.tokens.positions)
             starts, lengths = arrange(*self._pieces(epoch, low, high), rows, self.block_size)
+            self.tokens.expect(starts, lengths)
             made = self._laid_out(starts, lengths, rows)
             if self.seed is not None:  # best fit puts long documents first: mix the rows again
                 mix = permuted(np.arange(rows, dtype=np.int64), rows, self._key(epoch, 2, chunk))
                 made = RowBlock(made.index[mix], made.positions[mix], made.segments[mix])
         else:
             starts, lengths = self._units_of(first, first + rows, epoch)
-            made = self._one_each(starts, np.minimum(lengths, self.block_size))
+            lengths = np.minimum(lengths, self.block_size)
+            self.tokens.expect(starts, lengths)
+            made = self._one_each(starts, lengths)
         self.tokens.release()
         self._chunks[epoch, chunk] = made
         while len(self._chunks) > CHUNKS_KEPT:

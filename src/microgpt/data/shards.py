@@ -52,6 +52,23 @@ class TokenSet:
             for entry in self.maps:
                 entry.madvise(mmap.MADV_DONTNEED)
 
+    def expect(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
+        """Have the system read pieces of large files that it no longer holds, all at once, while training goes on.
+
+        Args:
+            starts, lengths: positions of the pieces, shape [pieces].
+        """
+        if not (self.large and hasattr(mmap, "MADV_WILLNEED")):
+            return
+        for entry, values in zip(self.maps[1:], (self.tokens, self.mask)):
+            if values is not None:
+                first = starts * values.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
+                sizes = (
+                    starts + lengths + 1
+                ) * values.itemsize - first  # the last position's target stands behind it
+                for at, size in zip(first.tolist(), sizes.tolist()):
+                    entry.madvise(mmap.MADV_WILLNEED, at, size)
+
     @property
     def documents(self) -> int:
         """Number of documents."""
