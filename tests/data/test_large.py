@@ -204,7 +204,6 @@ def test_a_tokenizer_learns_from_a_sample_of_a_large_text(tmp_path: Path, monkey
 
 PARQUET = """
 import sys
-import time
 from microgpt.config.schema import DataConfig
 from microgpt.data.documents import BadRows, read_documents
 from microgpt.data.sources import Source

@@ -63,10 +63,8 @@ class TokenSet:
         for entry, values in zip(self.maps[1:], (self.tokens, self.mask)):
             if values is not None:
                 first = starts * values.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
-                sizes = (
-                    starts + lengths + 1
-                ) * values.itemsize - first  # the last position's target stands behind it
-                for at, size in zip(first.tolist(), sizes.tolist()):
+                behind = (starts + lengths + 1) * values.itemsize  # the last position's target stands behind it
+                for at, size in zip(first.tolist(), (behind - first).tolist()):
                     entry.madvise(mmap.MADV_WILLNEED, at, size)
 
     @property
