@@ -162,9 +162,9 @@ async def test_a_run_that_fails_says_why(place: Path, hub: Hub) -> None:
     async with app.run_test(size=(100, 30), notifications=True) as pilot:
         await pilot.pause()
         app.begin(["data=text", "data.path=[nowhere.txt]", "tracking=off"])
-        await until(pilot, lambda: not app.launcher.children, "ended")
-        told = [n.message for n in app._notifications]
-        assert any("failed (exit 3)" in message and "nowhere.txt" in message for message in told), told
+        await until(pilot, lambda: any("failed (exit 3)" in n.message for n in app._notifications), "told")
+        assert any("failed (exit 3)" in n.message and "nowhere.txt" in n.message for n in app._notifications)
+        assert not app.launcher.children
 
 
 @pytest.mark.asyncio

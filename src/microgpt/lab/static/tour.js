@@ -1,6 +1,6 @@
 /** A walk through the page for those who see it first. */
 
-import { html, useEffect, useState } from "./vendor/preact.js";
+import { html, useEffect, useLayoutEffect, useState } from "./vendor/preact.js";
 import { trace } from "./replay.js";
 import { set, useLab } from "./store.js";
 
@@ -29,7 +29,7 @@ export function Tour() {
     localStorage.setItem(SEEN, "1");
     set({ tour: true });
   }, []);
-  useEffect(() => {
+  useLayoutEffect(() => { // marked together with the words: an effect would come a frame later
     const target = here && document.querySelector(here.at);
     target?.classList.add("toured");
     if (target?.closest(".grid")) target.scrollIntoView({ block: "start" });
