@@ -3,7 +3,8 @@
 Every side trains one shape on equal rows, in turns of a second or a few steps; its figure for a turn is the median
 step. The command runs with its run folder and progress, tracking on, validation left to the end; what a peer cannot
 do (a norm after the embedding, Muon) it does not do, so ours trains with AdamW here, and with Muon in a line of its
-own.
+own. Where the CPU multiplies bf16, ours and the bare loop do, as is the default there; the peers compute in f32, as
+theirs is, and so does a line of ours.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ SHAPES = {
     "d": (4, 128, 4, 64, 65, 12),
     "e": (6, 256, 8, 1024, 4096, 4),
 }
+WHAT = {"ours": "the training command", "f32": "the training command in f32", "muon": "Muon"}
 BARE = """
 import json, sys, time
-from microgpt.runtime import prepare_process, set_threads
+from microgpt.runtime import choose_precision, prepare_process, set_threads
 prepare_process()
 import torch
 from microgpt.config.auto import resolved_shape
@@ -47,14 +49,17 @@ model = GPT(config.model, prepared.tokenizer.vocab_size)
 model.init_weights(config.seed)
 batches = prepared.train_batches(config.data, config.model.block_size, config.data.batch_size, config.seed)
 optimizer = make_optimizer(model, config.optimizer)
-loss_of = compiled_loss(model) if sys.argv[2] == "on" else model.loss
+loss_of = compiled_loss(model, "cpu") if sys.argv[2] == "on" else model.loss
+low = torch.autocast("cpu", torch.bfloat16, choose_precision("auto", "cpu", sys.argv[2] == "on") == "bf16")
 times, step = open("times", "w", buffering=1), 0
 while True:
     started = time.perf_counter()
     batch = batches.micro_batch(step)
     x, y, p = (torch.from_numpy(a) for a in (batch.inputs, batch.targets, batch.positions))
     s = None if batch.segments is None else torch.from_numpy(batch.segments)
-    (loss_of(x, y, p, s) / batch.target_count).backward()
+    with low:
+        loss = loss_of(x, y, p, s) / batch.target_count
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -116,6 +121,7 @@ def sides(shape: tuple[int, ...], compiled: str) -> dict[str, Side]:
     commands = {
         "muon": ["-m", "microgpt.train", *words, *fixed],
         "ours": ["-m", "microgpt.train", *plain, *fixed],
+        "f32": ["-m", "microgpt.train", *plain, *fixed, "device.precision=f32"],
         "bare": ["-c", BARE, json.dumps(plain), compiled],
         NANOGPT: [str(PEERS / "nanogpt.py"), *nanogpt, *peer],
         "HF Trainer": [str(PEERS / "hf_trainer.py"), *peer],
@@ -138,9 +144,10 @@ def main() -> None:
             measured.end()
         goals = {"bare": 0.95, NANOGPT: 1.2 if name == "d" else 1.5, "HF Trainer": 1.5}
         lines = [("ours", side, f"at least {goal}") for side, goal in goals.items()]
-        for ours, side, goal in [*lines, ("muon", "ours", "")]:
+        lines += [("f32", NANOGPT, ""), ("f32", "HF Trainer", ""), ("muon", "ours", "")]
+        for ours, side, goal in lines:
             ratios = [a / b for a, b in zip(found[ours], found[side])]
-            what = f"the training command over {side}" if ours == "ours" else "Muon over AdamW"
+            what = f"{WHAT[ours]} over {'AdamW' if ours == 'muon' else side}"
             result = {
                 "name": f"tokens a second at {name}: {what}",
                 "ours": round(statistics.median(found[ours]), 1),

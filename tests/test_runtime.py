@@ -147,7 +147,21 @@ def test_a_device_that_is_not_there_is_refused_and_auto_takes_one_that_is() -> N
                 runtime.choose_device(name)
 
 
-def test_the_number_format_fits_the_device() -> None:
+def test_the_number_format_fits_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    for can in (
+        {"avx512_bf16": True},
+        {"amx_bf16": True},
+        {"avx512_bf16": False, "amx_bf16": False, "avx2": True},
+        {},
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda can=can: can)
+        fast = any(can.get(name) for name in ("avx512_bf16", "amx_bf16"))
+        assert runtime.choose_precision("auto", "cpu", compiled=True) == ("bf16" if fast else "f32")
+        assert runtime.choose_precision("auto", "cpu", compiled=False) == "f32"
+        assert runtime.choose_precision("f32", "cpu", compiled=True) == "f32"
+        assert runtime.choose_precision("auto", "mps", compiled=True) == "f32"
     assert [runtime.choose_precision("auto", d) for d in ("cuda", "cpu", "mps")] == ["bf16", "f32", "f32"]
     assert runtime.choose_precision("f16", "cuda") == "f16"
     assert runtime.choose_precision("bf16", "cpu") == "bf16"

@@ -111,17 +111,28 @@ def choose_device(name: str) -> str:
     return name
 
 
-def choose_precision(name: str, device: str) -> str:
+def choose_precision(name: str, device: str, compiled: bool = False) -> str:
     """The number format that `auto|f32|bf16|f16` means on a device.
+
+    A CPU that multiplies bf16 does it twice as fast as f32, which pays where the compiler fuses the changes of format
+    into what stands around them.
 
     Raises:
         UsageError: f16 where its arithmetic does not exist.
     """
     if name == "auto":
-        return "bf16" if device == "cuda" else "f32"
+        return "bf16" if device == "cuda" or (device == "cpu" and compiled and multiplies_bf16()) else "f32"
     if name == "f16" and device == "cpu":
         raise UsageError("device.precision=f16: CPUs train in f32 or bf16", "use device.precision=f32")
     return name
+
+
+def multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for products of bf16 (AVX-512 BF16, AMX); without them f32 is faster."""
+    import torch
+
+    can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every version
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
 def usable_cores() -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from microgpt import runtime
 from microgpt.checkpoints.folder import find
 from microgpt.config.auto import resolved_shape
 from microgpt.config.compose import compose
@@ -72,16 +73,22 @@ def trained(folder: Path, *words: str, stop_at: int | None = None) -> None:
 @pytest.mark.slow
 def test_a_compiled_run_has_the_losses_of_an_eager_one_and_resumes_bit_by_bit(tmp_path: Path) -> None:
     assert os.environ.get("MICROGPT_CACHE_DIR"), "the tests share one cache, so that this compiles once"
-    runs = {name: tmp_path / name for name in ("eager", "whole", "broken")}
+    runs = {name: tmp_path / name for name in ("eager", "f32", "whole", "broken")}
     trained(runs["eager"], *RUN, "device.compile=off", f"hydra.run.dir={runs['eager']}")
+    trained(runs["f32"], *RUN, "device.compile=on", "device.precision=f32", f"hydra.run.dir={runs['f32']}")
     trained(runs["whole"], *RUN, "device.compile=on", f"hydra.run.dir={runs['whole']}")
     trained(runs["broken"], *RUN, "device.compile=on", f"hydra.run.dir={runs['broken']}", stop_at=25)
     trained(runs["broken"], f"resume={runs['broken']}")
     losses = {name: read_metrics(folder)["train/loss"] for name, folder in runs.items()}
     assert losses["whole"] == losses["broken"]
-    assert losses["whole"] == pytest.approx(losses["eager"], abs=2e-3)
-    assert losses["whole"] != losses["eager"], "nothing was compiled"
+    assert losses["f32"] == pytest.approx(losses["eager"], abs=2e-3)
+    assert losses["f32"] != losses["eager"], "nothing was compiled"
+    low = runtime.multiplies_bf16()
+    assert losses["whole"] == pytest.approx(losses["f32"], abs=3e-2 if low else 0)
+    assert (losses["whole"] != losses["f32"]) == low
     left, right = (find(runs[n] / "checkpoints", "latest") / "weights.safetensors" for n in ("whole", "broken"))
     assert left.read_bytes() == right.read_bytes()
-    assert yaml.safe_load((runs["whole"] / "config.yaml").read_text())["device"]["compile"] == "on"
+    device = yaml.safe_load((runs["whole"] / "config.yaml").read_text())["device"]
+    assert (device["compile"], device["precision"]) == ("on", "bf16" if low else "f32")
+    assert [read_run(runs[n])["precision"] for n in ("eager", "whole")] == ["f32", device["precision"]]
     assert read_run(runs["whole"])["status"] == "FINISHED"

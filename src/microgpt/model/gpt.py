@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from microgpt.config.schema import ModelConfig
+from microgpt.model.attention import ChunkedAttention
 from microgpt.model.loss import IGNORED, summed_cross_entropy
 from microgpt.model.shapes import mlp_width
 
@@ -131,15 +132,21 @@ class Layer(nn.Module):
             q, k = rotated(q, context.cos, context.sin), rotated(k, context.cos, context.sin)
         if context.cache is not None:
             k, v = context.cache.extend(self.index, k, v)
-        out = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=context.mask,
-            is_causal=context.mask is None and tokens > 1,
-            dropout_p=self.config.dropout if self.training else 0.0,
-            enable_gqa=self.config.n_kv_head is not None,
-        )
+        dropout = self.config.dropout if self.training else 0.0
+        if torch.compiler.is_compiling() and x.device.type == "cpu" and context.cache is None and not dropout:
+            shared = q.shape[1] // k.shape[1]  # queries' heads that look at the same keys
+            k, v = (k, v) if shared == 1 else (each.repeat_interleave(shared, 1) for each in (k, v))
+            out: Tensor = ChunkedAttention.apply(q, k, v, context.mask)  # pyright: ignore[reportAssignmentType]
+        else:
+            out = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=context.mask,
+                is_causal=context.mask is None and tokens > 1,
+                dropout_p=dropout,
+                enable_gqa=self.config.n_kv_head is not None,
+            )
         return F.linear(out.transpose(1, 2).reshape(rows, tokens, width), self.attn_wo, self.attn_bo)
 
     def _mlp(self, x: Tensor) -> Tensor:

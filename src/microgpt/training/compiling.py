@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +79,9 @@ def _hindrance(device: str, name: str) -> str:
     return ""
 
 
-def compiled_loss(model: GPT) -> Callable[..., Tensor]:
-    """The model's summed loss, compiled at its first call; kept in the cache folder for every later run."""
+def compiled_loss(model: GPT, device: str) -> Callable[..., Tensor]:
+    """The model's summed loss, compiled at its first call for a device; kept in the cache folder for later runs."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
-    return torch.compile(model.loss, dynamic=False)
+    # what attention adds up over chunks would be added again by each of its readers: four times a layer's other work
+    options: dict[str, Any] | None = {"realize_reads_threshold": 2} if device == "cpu" else None
+    return torch.compile(model.loss, dynamic=False, options=options)

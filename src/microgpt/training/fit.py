@@ -165,7 +165,7 @@ def fit(
         schedule,
         None if sizes is None else torch.from_numpy(sizes),
         precision,
-        compiled_loss(model) if config.device.compile == "on" else None,
+        compiled_loss(model, device) if config.device.compile == "on" else None,
         lambda: bool(signals.requested),
         folder.log,
         ranks,
@@ -177,7 +177,7 @@ def fit(
         trainer_config.log_interval,
         config.tracking.system_interval,
         model.flops_per_token(),
-        measured_peak_flops(device) * world,
+        measured_peak_flops(device, precision) * world,
     )
     callbacks: list[pl.Callback] = []
     if trainer_config.patience:

@@ -155,10 +155,10 @@ class Metrics(pl.Callback):
         self.folder.log_row("system.csv", SYSTEM_COLUMNS, row)
 
 
-def measured_peak_flops(device: str) -> float:
+def measured_peak_flops(device: str, precision: str) -> float:
     """Floating-point operations a second of a large matrix product on a device, measured in a blink."""
     size = 4096 if device == "cuda" else 1024
-    kind = torch.bfloat16 if device == "cuda" else torch.float32
+    kind = torch.bfloat16 if device == "cuda" or precision == "bf16" else torch.float32
     a = torch.randn(size, size, device=device, dtype=kind)
     best = 0.0
     for _ in range(6):  # the best of several: the first ones wake the threads up

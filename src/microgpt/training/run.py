@@ -82,7 +82,7 @@ def train(
     facts = Facts(val_rows, model.flops_per_token(), positions, model.parameter_count())
     if device == "cuda":
         torch.set_float32_matmul_precision("high")  # what autocast leaves in f32, such as Muon's sums, may use TF32
-    if precision == "f32" and device == "cpu":
+    if device == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
     if start.checkpoint is None:
         config = searched(config, lambda c: resolved(c, facts), model, prepared, device, precision, signals, folder)
@@ -93,6 +93,9 @@ def train(
     schedule, note = _schedule(config, start)
     plan = planned(model.flops_per_token(), config, schedule.end, device)
     config.device.compile = "on" if plan.compiled else "off"
+    precision = runtime.choose_precision(config.device.precision, device, plan.compiled)
+    if device == "cpu":
+        config.device.precision = precision  # another CPU would choose otherwise
     saved = plain(config)
     saved["resume"], saved["from_run"], saved["trainer"]["additional_steps"] = "", "", 0
     if start.checkpoint is None:
