@@ -114,7 +114,7 @@ CHOSEN = {
     "data.schema": "that of the first row, told by its fields.",
     "device.name": "cuda where there is one, else mps, else cpu.",
     "device.accelerator": "cuda where there is one, else cpu.",
-    "device.precision": "bf16 on cuda, f32 elsewhere.",
+    "device.precision": "bf16 on cuda, and compiled on a CPU that multiplies bf16; f32 elsewhere.",
     "device.compile": "on where the eager run is estimated at more than 75 seconds, from operations alone, so that "
     "the same command has the same bits; never on mps, or on a CPU without a C++ compiler.",
 }

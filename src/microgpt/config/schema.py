@@ -275,7 +275,7 @@ class DeviceConfig:
         600.0, "a process of ddp and fsdp that waits longer for the others ends the run", unit="s", ge=5, le=86400
     )
     precision: str = setting(
-        "auto", "number format of the arithmetic (auto: bf16 on cuda, else f32)",
+        "auto", "number format of the arithmetic (auto: bf16 on cuda, and compiled on CPUs that have it; else f32)",
         choices=("auto", "f32", "bf16", "f16"),
     )  # fmt: skip
     threads: int = setting(
