@@ -130,7 +130,7 @@ def sides(shape: tuple[int, ...], compiled: str) -> dict[str, Side]:
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", 9)
+    given = arguments(__doc__ or "", 5)
     limit, compiled = (0.1, "off") if given.smoke else (1.2, "on")  # a machine may change its speed within seconds
     for name, shape in list(SHAPES.items())[: 1 if given.smoke else None]:
         found: dict[str, list[float]] = defaultdict(list)
