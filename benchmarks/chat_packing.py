@@ -26,7 +26,7 @@ def main() -> None:
         run = home / name.replace(" ", "-")
         words = [
             f"data.path={path}",
-            "model=small",
+            f"model={'tiny' if given.smoke else 'small'}",
             "tracking=off",
             f"data.packing={packing}",
             f"hydra.run.dir={run}",

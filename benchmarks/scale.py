@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--parquet", action="store_true")
     given = parser.parse_args()
-    sizes = [1, 2] if given.smoke else [int(s) for s in given.megabytes.split(",")]
+    sizes = [1] if given.smoke else [int(s) for s in given.megabytes.split(",")]
     steps = 4 if given.smoke else given.steps
     sides: dict[int, dict[str, float]] = {}
     for size in sizes:

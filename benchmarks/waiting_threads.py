@@ -18,12 +18,13 @@ def busy() -> None:
         pass
 
 
-def tokens_per_s(policy: str, steps: int) -> float:
+def tokens_per_s(policy: str, steps: int, model: list[str]) -> float:
     home = scratch()
     words = [
         sys.executable,
         "-m",
         "microgpt.train",
+        *model,
         f"trainer.max_steps={steps}",
         "tracking=off",
         "hydra.run.dir=run",
@@ -42,7 +43,7 @@ def tokens_per_s(policy: str, steps: int) -> float:
 
 def main() -> None:
     given = arguments(__doc__ or "", 2)
-    steps = 3 if given.smoke else 20
+    steps, model = (3, ["model=tiny", "data=names", "tokenizer=char"]) if given.smoke else (20, [])
     for load in (1,) if given.smoke else (0, 1):
         others = [multiprocessing.Process(target=busy, daemon=True) for _ in range(load)]
         for process in others:
@@ -50,8 +51,8 @@ def main() -> None:
         name = f"sleeping over spinning threads, {load} other busy process{'es' if load != 1 else ''}"
         compared(
             name,
-            lambda: tokens_per_s("passive", steps),
-            lambda: tokens_per_s("active", steps),
+            lambda: tokens_per_s("passive", steps, model),
+            lambda: tokens_per_s("active", steps, model),
             given.rounds,
             "about 1 alone, above 1 beside others",
             "tokens/s",

@@ -29,7 +29,7 @@ def documents(tokens: int) -> torch.Tensor:
     return torch.zeros(seen.shape, dtype=torch.float64).masked_fill(~seen, float("-inf"))[:, None]
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 127, 128, 129, 300])
+@pytest.mark.parametrize("tokens", [1, 2, 255, 256, 257, 600])
 @pytest.mark.parametrize("masked", [False, True])
 def test_result_and_gradients_are_those_of_attention_in_one_piece(tokens: int, masked: bool) -> None:
     q, k, v, grad = drawn(tokens)

@@ -20,7 +20,7 @@ from microgpt.config.compose import compose
 from microgpt.config.schema import TrainConfig
 from microgpt.errors import UsageError
 from microgpt.runs.folder import read_metrics, read_run
-from microgpt.training.compiling import PAYS_AFTER_S, planned
+from microgpt.training.compiling import compile_seconds, planned
 
 COMPILER = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler is here")
 RUN = [
@@ -39,10 +39,25 @@ def test_a_long_run_is_compiled_and_a_short_one_is_not() -> None:
     short = planned(10**6, config(), 10, "cpu")
     long = planned(10**6, config(), 10**6, "cpu")
     assert (short.compiled, long.compiled) == (False, True)
-    assert short.seconds < PAYS_AFTER_S
+    assert short.seconds < compile_seconds(config())
     assert planned(10**6, config("device.compile=off"), 10**6, "cpu").seconds > long.seconds
     assert planned(10**6, config("device.compile=on"), 10, "cpu").compiled
     assert not planned(10**6, config(), 10**6, "mps").compiled
+
+
+@COMPILER
+def test_it_pays_sooner_where_the_cpu_multiplies_bf16_and_later_the_more_there_is_to_compile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def shortest(*words: str) -> int:
+        return next(n for n in range(0, 10**5, 10) if planned(10**6, config(*words), n, "cpu").compiled)
+
+    monkeypatch.setattr(runtime, "multiplies_bf16", lambda: True)
+    low = shortest()
+    assert shortest("device.precision=f32") > 1.5 * low
+    assert shortest("model.n_layer=24") > 1.5 * low
+    monkeypatch.setattr(runtime, "multiplies_bf16", lambda: False)
+    assert shortest() == shortest("device.precision=f32")
 
 
 def test_without_a_compiler_it_is_said_and_auto_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

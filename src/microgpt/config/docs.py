@@ -115,8 +115,9 @@ CHOSEN = {
     "device.name": "cuda where there is one, else mps, else cpu.",
     "device.accelerator": "cuda where there is one, else cpu.",
     "device.precision": "bf16 on cuda, and compiled on a CPU that multiplies bf16; f32 elsewhere.",
-    "device.compile": "on where the eager run is estimated at more than 75 seconds, from operations alone, so that "
-    "the same command has the same bits; never on mps, or on a CPU without a C++ compiler.",
+    "device.compile": "on where the run is estimated to be long enough for it to pay, from operations and the kind "
+    "of CPU alone, so that the same command has the same bits; the table at the start says from when; never on mps, "
+    "or on a CPU without a C++ compiler.",
 }
 STAGE_WORDS = {
     "train": "Train a model.",

@@ -1,4 +1,4 @@
-"""Whether to compile the loss, decided from the length of a run alone, and the compiling itself.
+"""Whether to compile the loss, decided from the length of a run and the kind of machine, and the compiling itself.
 
 The choice never looks at what a cache holds or at how fast the machine is today: the same command has the same bits.
 """
@@ -13,16 +13,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch import config as functorch_config
 
-from microgpt import files
+from microgpt import files, runtime
 from microgpt.config.schema import TrainConfig
 from microgpt.errors import UsageError
+from microgpt.model.attention import CHUNK
 from microgpt.model.gpt import GPT
 from microgpt.training.estimate import CORE_FLOPS, GPU_FLOPS, eager_seconds
 
-COMPILE_SECONDS = 25.0  # with a cold cache; a warm one takes 3 to 5
-GAIN = 1.5  # times the tokens a second of eager steps
-PAYS_AFTER_S = COMPILE_SECONDS / (1 - 1 / GAIN)
+#: seconds of compiling with a cold cache on two cores: of any model, and of each chunk of a layer's attention; with a
+#: warm one it takes 3 to 10
+COMPILE_S, COMPILE_CHUNK_S = 15.0, 2.0
+#: times the tokens a second of eager steps: in the same number format, and in bf16 on a CPU that multiplies it, where
+#: eager steps stay f32 (benchmarks/NOTES.md)
+GAIN, LOW_GAIN = 1.3, 1.9
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,9 @@ def planned(flops_per_token: int, config: TrainConfig, steps: int, device: str) 
     tokens = steps * (config.data.batch_size or 1) * config.trainer.accumulate * config.model.block_size
     rate = CORE_FLOPS * config.device.threads if device == "cpu" else GPU_FLOPS
     eager = eager_seconds(steps, tokens, flops_per_token, rate)
-    compiled = eager / GAIN + COMPILE_SECONDS
+    low = device == "cpu" and runtime.choose_precision(config.device.precision, device, compiled=True) == "bf16"
+    gain, cold = LOW_GAIN if low else GAIN, compile_seconds(config)
+    compiled, pays_after = eager / gain + cold, cold / (1 - 1 / gain)
     wanted, hindrance = config.device.compile, _hindrance(device, config.device.name)
     if wanted == "on" and hindrance:
         raise UsageError(f"device.compile=on: {hindrance}", "take device.compile=off")
@@ -63,9 +70,15 @@ def planned(flops_per_token: int, config: TrainConfig, steps: int, device: str) 
         return Plan(compiled, True, "asked for")
     if wanted == "off" or hindrance:
         return Plan(eager, False, hindrance or "switched off")
-    if eager > PAYS_AFTER_S:
-        return Plan(compiled, True, f"saves about a third, and takes some {COMPILE_SECONDS:.0f} s the first time")
-    return Plan(eager, False, f"would pay from {PAYS_AFTER_S:.0f} s on")
+    if eager > pays_after:
+        saved = "half" if low else "a quarter"
+        return Plan(compiled, True, f"saves about {saved} of the time, and takes some {cold:.0f} s the first time")
+    return Plan(eager, False, f"would pay from {pays_after:.0f} s on")
+
+
+def compile_seconds(config: TrainConfig) -> float:
+    """Seconds of compiling on two cores with a cold cache, about: each chunk of each layer is code of its own."""
+    return COMPILE_S + COMPILE_CHUNK_S * config.model.n_layer * -(-config.model.block_size // CHUNK)
 
 
 def _hindrance(device: str, name: str) -> str:
@@ -82,6 +95,9 @@ def _hindrance(device: str, name: str) -> str:
 def compiled_loss(model: GPT, device: str) -> Callable[..., Tensor]:
     """The model's summed loss, compiled at its first call for a device; kept in the cache folder for later runs."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
+    # attention and the loss have backward passes of their own, which are part of the key; without this a warm start
+    # traces them again and takes 8 s instead of 3
+    functorch_config.autograd_cache_allow_custom_autograd_functions = True
     # what attention adds up over chunks would be added again by each of its readers: four times a layer's other work
     options: dict[str, Any] | None = {"realize_reads_threshold": 2} if device == "cpu" else None
     return torch.compile(model.loss, dynamic=False, options=options)
