@@ -18,6 +18,7 @@ from pathlib import Path
 from common import arguments, compared, scratch
 
 WORDS = ["data=names", "tokenizer=char", "model=tiny", "model.block_size=64", "data.batch_size=16"]
+WORDS += ["trainer.eval_batches=1", "sampling.num_samples=1", "sampling.max_new_tokens=4"]
 
 
 def step_ms(home: Path, steps: int, locked: bool) -> float:
