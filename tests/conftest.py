@@ -13,13 +13,11 @@ import pytest
 
 from microgpt.runtime import prepare_process
 
+sys.path.insert(0, str(Path(__file__).parent))  # for what test files share
 prepare_process()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # started in the background, where shells ignore Ctrl-C: the tests' own processes must hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-DATA_DIR = os.environ.get("MICROGPT_DATA_DIR")
-needs_data = pytest.mark.skipif(not DATA_DIR, reason="MICROGPT_DATA_DIR is not set: the larger data is not here")
 
 #: a run of two seconds
 SMALL = [

@@ -10,10 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psutil
 from warm import Child, Warm
@@ -21,16 +19,10 @@ from warm import Child, Warm
 from microgpt.runs.find import Run
 from microgpt.runs.folder import RUNNING, RunFolder, read_metrics
 from runs import RUN
+from waiting import until
 
 #: until it is stopped
 LONG = [w for w in RUN if not w.startswith("tracking=")] + ["trainer.max_steps=1000000", "trainer.eval_interval=200"]
-
-
-def until(condition: Callable[[], Any], seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.05)
 
 
 def steps(run: Path) -> int:

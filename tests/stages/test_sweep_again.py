@@ -6,8 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +13,11 @@ import pytest
 
 from microgpt.checkpoints.folder import checkpoints_in
 from microgpt.runs.folder import read_metrics, read_run
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
 PLACE = "hydra.sweep.dir=outputs/it"
-
-
-def until(condition: Callable[[], Any], seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.02)
 
 
 def trial(home: Path, number: int) -> Path:

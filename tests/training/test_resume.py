@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from microgpt.checkpoints.folder import checkpoints_in, find
+from microgpt.config.compose import compose
 from microgpt.runs.folder import read_metrics, read_run
+from microgpt.runs.start import started
+from microgpt.training.run import chosen_again
 
 CLOCKS = ("perf/", "progress/eta")
 RUN = [
@@ -177,6 +181,28 @@ def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
     )
     assert done.returncode == 4
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.slow
+def test_what_was_chosen_for_another_device_is_chosen_again_and_what_was_given_is_not(
+    unbroken: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(unbroken, run)
+
+    def kept(device: str, *words: str) -> tuple[list[str], str, str]:
+        start = started(compose([f"resume={run}", *words]), [f"resume={run}", *words], tmp_path)
+        chosen = chosen_again(start, list(words), device)
+        return chosen, start.config.device.compile, start.config.device.precision
+
+    both = ["compile", "precision"]
+    assert read_run(run)["chosen"] == both
+    assert kept("cpu") == (both, "off", "f32")
+    assert kept("cuda") == (both, "auto", "auto")
+    assert kept("cuda", "device.precision=f32") == (["compile"], "auto", "f32")
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**facts, "chosen": []}))
+    assert kept("cuda") == ([], "off", "f32")
 
 
 @pytest.mark.slow

@@ -7,15 +7,14 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from microgpt.runs.folder import read_metrics, read_run
+from waiting import until
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
 HERE = all(shutil.which(name, path=PATH) for name in ("slurmctld", "slurmd", "sbatch"))
@@ -56,13 +55,6 @@ KillWait=10
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4
 """
-
-
-def until(true: Callable[[], Any], seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.1)
 
 
 def free_ports(count: int) -> list[int]:

@@ -12,21 +12,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from waiting import until
+
 APP = Path(__file__).with_name("app.py")
-
-
-def wait_until(true: Callable[[], object], seconds: float = 180) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it never came"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -91,15 +85,15 @@ def test_five_hundred_slow_clients_are_cut_and_others_notice_nothing(serving) ->
     asking = threading.Thread(target=ask)
     asking.start()
     try:
-        until = time.monotonic() + 40
-        while slow and time.monotonic() < until:
+        ends = time.monotonic() + 40
+        while slow and time.monotonic() < ends:
             slow = {client: kind for client, kind in slow.items() if not closed(client, SLOW[kind][1])}
             time.sleep(0.4)
         assert not slow, f"still open: {set(slow.values())}"
         memory = psutil.Process(server.process.pid).memory_info().rss
         assert memory < 300 << 20  # a stream that no one reads would fill gigabytes in this time
         assert httpx.get(server.url + "/health").json()["streams"] == 1
-        wait_until(lambda: httpx.get(server.url + "/health").json()["streams"] == 0)
+        until(lambda: httpx.get(server.url + "/health").json()["streams"] == 0)
     finally:
         over.set()
         asking.join()
@@ -189,13 +183,13 @@ def test_what_is_no_http_after_a_request_does_not_get_into_its_answer(server) ->
         while piece := client.recv(65536):
             said += piece
     assert said.count(b"HTTP/1.1 ") == 1
-    wait_until(lambda: httpx.get(server.url + "/health").json()["streams"] == 0)
+    until(lambda: httpx.get(server.url + "/health").json()["streams"] == 0)
 
 
 def test_connections_have_a_limit(serving) -> None:
     server = serving(connections=20)
     held = [server.connect() for _ in range(20)]
-    wait_until(lambda: len(psutil.Process(server.process.pid).net_connections("tcp")) >= 21)
+    until(lambda: len(psutil.Process(server.process.pid).net_connections("tcp")) >= 21)
     with server.connect() as one_more:
         said = one_more.recv(65536)
     assert said.startswith(b"HTTP/1.1 503 ")
@@ -209,7 +203,7 @@ def test_connections_have_a_limit(serving) -> None:
         except httpx.TransportError:
             return False
 
-    wait_until(answered)
+    until(answered)
 
 
 def test_a_client_that_leaves_ends_its_stream(server) -> None:
@@ -217,7 +211,7 @@ def test_a_client_that_leaves_ends_its_stream(server) -> None:
         pieces = answer.iter_raw()
         next(pieces)
         assert httpx.get(server.url + "/health").json()["streams"] == 1
-    wait_until(lambda: httpx.get(server.url + "/health").json()["streams"] == 0)
+    until(lambda: httpx.get(server.url + "/health").json()["streams"] == 0)
 
 
 def run(**settings: object) -> subprocess.CompletedProcess[str]:
@@ -282,7 +276,7 @@ def test_draining_is_told_and_takes_no_one_new(serving) -> None:
             except ConnectionRefusedError:
                 return True
 
-        wait_until(refused)
+        until(refused)
         assert "draining" in server.log.read_text()
         while early.recv(65536):  # it is let go with its answer, and not kept for a second request
             pass
@@ -295,7 +289,7 @@ def test_what_does_not_end_is_cut(serving) -> None:
         stream.sendall(b"GET /stream/600 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         thread.sendall(b"GET /busy/600 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         stream.recv(65536)
-        wait_until(lambda: psutil.Process(server.process.pid).num_threads() > 1)
+        until(lambda: psutil.Process(server.process.pid).num_threads() > 1)
         server.process.send_signal(signal.SIGTERM)
         assert idle.recv(1) == b""
         assert thread.recv(65536).startswith(b"HTTP/1.1 503 ")

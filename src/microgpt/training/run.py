@@ -72,6 +72,7 @@ def train(
     from microgpt.training.search import kept, searched
 
     device = _device(config) if ranks is None else ranks.device
+    chosen = chosen_again(start, overrides, device)
     precision = runtime.choose_precision(config.device.precision, device)
     if ranks is not None:
         share_machine(config, ranks, precision)
@@ -112,6 +113,7 @@ def train(
         device=device,
         processes=1 if ranks is None else ranks.world,
         precision=precision,
+        chosen=chosen,
         parameters=model.parameter_count(),
         flops_per_token=model.flops_per_token(),
         vocab_size=prepared.tokenizer.vocab_size,
@@ -200,6 +202,22 @@ def _device(config: TrainConfig) -> str:
 
     device = config.device
     return runtime.choose_device(device.accelerator if device.name in DISTRIBUTED else device.name)
+
+
+def chosen_again(start: Start, overrides: list[str], device: str) -> list[str]:
+    """Let what was chosen for another kind of device be chosen for this one.
+
+    Returns:
+        The settings of the device that are, or were, chosen and not given.
+    """
+    config = start.config.device
+    given, _ = touched_keys(overrides, TrainConfig)
+    facts = {} if start.source is None else start.source.facts
+    found = [key for key in facts.get("chosen", []) if f"device.{key}" not in given]
+    if facts.get("device") != device:
+        for key in found:
+            setattr(config, key, "auto")
+    return sorted({*found, *(key for key in ("compile", "precision") if getattr(config, key) == "auto")})
 
 
 def share_machine(config: TrainConfig, ranks: Ranks, precision: str) -> None:
