@@ -78,7 +78,7 @@ audit: setup ## look for known holes in the installed packages (needs a network)
 	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --skip-editable
 
-bench: setup ## measure training against its goals and write benchmarks/RESULTS.md (about 40 minutes, on a quiet machine)
+bench: setup ## measure training against its goals and write benchmarks/RESULTS.md (about 30 minutes, on a quiet machine)
 	$(BIN)/python benchmarks/run_all.py
 
 bench-more: setup ## measure the rest: inference, tokenizing, tracking, the recipe (hours)

@@ -26,7 +26,7 @@ def first_step(folder_number: list[int]) -> float:
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", 5)
+    given = arguments(__doc__ or "", 3)
     seconds([sys.executable, "-m", "microgpt.cli", "--help"])  # both warm
     compared(
         "microgpt --help over python -c pass",
