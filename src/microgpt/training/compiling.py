@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +98,8 @@ def compiled_loss(model: GPT, device: str) -> Callable[..., Tensor]:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
     # attention and the loss have backward passes of their own, which are part of the key; without this a warm start
     # traces them again and takes 8 s instead of 3
-    functorch_config.autograd_cache_allow_custom_autograd_functions = True
+    with suppress(AttributeError):  # not in every version
+        functorch_config.autograd_cache_allow_custom_autograd_functions = True
     # what attention adds up over chunks would be added again by each of its readers: four times a layer's other work
     options: dict[str, Any] | None = {"realize_reads_threshold": 2} if device == "cpu" else None
     return torch.compile(model.loss, dynamic=False, options=options)
