@@ -58,6 +58,8 @@ def test_it_pays_sooner_where_the_cpu_multiplies_bf16_and_later_the_more_there_i
     assert shortest("model.n_layer=24") > 1.5 * low
     monkeypatch.setattr(runtime, "multiplies_bf16", lambda: False)
     assert shortest() == shortest("device.precision=f32")
+    on_gpu = [planned(10**6, config(*words), 10**6, "cuda").why for words in ((), ("model.n_layer=24",))]
+    assert on_gpu[0] == on_gpu[1], "a GPU has no chunks to compile"
 
 
 def test_without_a_compiler_it_is_said_and_auto_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from microgpt.checkpoints.folder import checkpoints_in, find
 from microgpt.config.compose import compose
 from microgpt.runs.folder import read_metrics, read_run
 from microgpt.runs.start import started
-from microgpt.training.run import chosen_again
+from microgpt.training.run import chosen_before
 
 CLOCKS = ("perf/", "progress/eta")
 RUN = [
@@ -192,16 +192,21 @@ def test_what_was_chosen_for_another_device_is_chosen_again_and_what_was_given_i
 
     def kept(device: str, *words: str) -> tuple[list[str], str, str]:
         start = started(compose([f"resume={run}", *words]), [f"resume={run}", *words], tmp_path)
-        chosen = chosen_again(start, list(words), device)
+        chosen = chosen_before(start, list(words), device)
         return chosen, start.config.device.compile, start.config.device.precision
 
     both = ["compile", "precision"]
-    assert read_run(run)["chosen"] == both
+    facts = read_run(run)
+    assert facts["chosen"] == {"compile": "off", "precision": "f32"}
     assert kept("cpu") == (both, "off", "f32")
     assert kept("cuda") == (both, "auto", "auto")
     assert kept("cuda", "device.precision=f32") == (["compile"], "auto", "f32")
-    facts = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**facts, "chosen": []}))
+    # as it stands after it went on on a GPU: there it keeps what was chosen there, whatever its config says
+    moved = {**facts, "device": "cuda", "chosen": {"compile": "on", "precision": "auto"}}
+    (run / "run.json").write_text(json.dumps(moved))
+    assert kept("cuda") == (both, "on", "auto")
+    assert kept("cpu") == (both, "auto", "auto")
+    (run / "run.json").write_text(json.dumps({**facts, "chosen": {}}))
     assert kept("cuda") == ([], "off", "f32")
 
 

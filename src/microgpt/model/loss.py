@@ -13,7 +13,7 @@ IGNORED = -1
 LARGE = 4096
 #: tokens whose logits stand in memory together: at 4,096 words they are 8 MB, which a cache holds
 CHUNK = 512
-#: chunks of compiled code at the most: each is compiled by itself, for three seconds and more
+#: chunks of code compiled for a CPU at the most: each is compiled by itself, for three seconds and more
 MOST_COMPILED = 8
 
 
@@ -50,7 +50,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), device=hidden.device, dtype=at_least_float(hidden[:0]).dtype)
         to_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         to_head = torch.zeros_like(head) if ctx.needs_input_grad[1] else None
-        size = max(CHUNK, -(-len(hidden) // MOST_COMPILED)) if torch.compiler.is_compiling() else CHUNK
+        few = torch.compiler.is_compiling() and hidden.device.type == "cpu"
+        size = max(CHUNK, -(-len(hidden) // MOST_COMPILED)) if few else CHUNK
         for x, wanted, place in zip(
             hidden.split(size), targets.split(size), range(0, len(hidden), size), strict=True
         ):

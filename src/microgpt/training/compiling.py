@@ -23,12 +23,14 @@ from microgpt.model.attention import CHUNK
 from microgpt.model.gpt import GPT
 from microgpt.training.estimate import CORE_FLOPS, GPU_FLOPS, eager_seconds
 
-#: seconds of compiling with a cold cache on two cores: of any model, and of each chunk of a layer's attention; with a
-#: warm one it takes 3 to 10
+#: seconds of compiling for a CPU of two cores with a cold cache: of any model, and of each chunk of a layer's
+#: attention; with a warm one it takes 3 to 10
 COMPILE_S, COMPILE_CHUNK_S = 15.0, 2.0
-#: times the tokens a second of eager steps: in the same number format, and in bf16 on a CPU that multiplies it, where
-#: eager steps stay f32 (benchmarks/NOTES.md)
+#: times the tokens a second of eager steps on a CPU: in f32, and in bf16 where it multiplies that and eager steps
+#: stay f32 (benchmarks/NOTES.md)
 GAIN, LOW_GAIN = 1.3, 1.9
+#: both for a GPU, not measured
+GPU_COMPILE_S, GPU_GAIN = 25.0, 1.5
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,11 @@ def planned(flops_per_token: int, config: TrainConfig, steps: int, device: str) 
     tokens = steps * (config.data.batch_size or 1) * config.trainer.accumulate * config.model.block_size
     rate = CORE_FLOPS * config.device.threads if device == "cpu" else GPU_FLOPS
     eager = eager_seconds(steps, tokens, flops_per_token, rate)
-    low = device == "cpu" and runtime.choose_precision(config.device.precision, device, compiled=True) == "bf16"
-    gain, cold = LOW_GAIN if low else GAIN, compile_seconds(config)
+    if device == "cpu":
+        low = runtime.choose_precision(config.device.precision, device, compiled=True) == "bf16"
+        gain, cold = LOW_GAIN if low else GAIN, compile_seconds(config)
+    else:
+        gain, cold = GPU_GAIN, GPU_COMPILE_S
     compiled, pays_after = eager / gain + cold, cold / (1 - 1 / gain)
     wanted, hindrance = config.device.compile, _hindrance(device, config.device.name)
     if wanted == "on" and hindrance:
@@ -72,13 +77,13 @@ def planned(flops_per_token: int, config: TrainConfig, steps: int, device: str) 
     if wanted == "off" or hindrance:
         return Plan(eager, False, hindrance or "switched off")
     if eager > pays_after:
-        saved = "half" if low else "a quarter"
-        return Plan(compiled, True, f"saves about {saved} of the time, and takes some {cold:.0f} s the first time")
+        saved = f"{100 * (1 - 1 / gain):.0f} % of the time"
+        return Plan(compiled, True, f"saves about {saved}, and takes some {cold:.0f} s the first time")
     return Plan(eager, False, f"would pay from {pays_after:.0f} s on")
 
 
 def compile_seconds(config: TrainConfig) -> float:
-    """Seconds of compiling on two cores with a cold cache, about: each chunk of each layer is code of its own."""
+    """Seconds of compiling for a CPU with a cold cache, about: each chunk of each layer is code of its own."""
     return COMPILE_S + COMPILE_CHUNK_S * config.model.n_layer * -(-config.model.block_size // CHUNK)
 
 

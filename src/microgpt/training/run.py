@@ -72,7 +72,7 @@ def train(
     from microgpt.training.search import kept, searched
 
     device = _device(config) if ranks is None else ranks.device
-    chosen = chosen_again(start, overrides, device)
+    chosen = chosen_before(start, overrides, device)
     precision = runtime.choose_precision(config.device.precision, device)
     if ranks is not None:
         share_machine(config, ranks, precision)
@@ -113,7 +113,7 @@ def train(
         device=device,
         processes=1 if ranks is None else ranks.world,
         precision=precision,
-        chosen=chosen,
+        chosen={key: getattr(config.device, key) for key in chosen},
         parameters=model.parameter_count(),
         flops_per_token=model.flops_per_token(),
         vocab_size=prepared.tokenizer.vocab_size,
@@ -204,8 +204,10 @@ def _device(config: TrainConfig) -> str:
     return runtime.choose_device(device.accelerator if device.name in DISTRIBUTED else device.name)
 
 
-def chosen_again(start: Start, overrides: list[str], device: str) -> list[str]:
-    """Let what was chosen for another kind of device be chosen for this one.
+def chosen_before(start: Start, overrides: list[str], device: str) -> list[str]:
+    """Take over what the run had chosen on this kind of device; what it chose on another is chosen again.
+
+    Its facts say it, since its config is that of its first start.
 
     Returns:
         The settings of the device that are, or were, chosen and not given.
@@ -213,11 +215,10 @@ def chosen_again(start: Start, overrides: list[str], device: str) -> list[str]:
     config = start.config.device
     given, _ = touched_keys(overrides, TrainConfig)
     facts = {} if start.source is None else start.source.facts
-    found = [key for key in facts.get("chosen", []) if f"device.{key}" not in given]
-    if facts.get("device") != device:
-        for key in found:
-            setattr(config, key, "auto")
-    return sorted({*found, *(key for key in ("compile", "precision") if getattr(config, key) == "auto")})
+    before = {key: value for key, value in facts.get("chosen", {}).items() if f"device.{key}" not in given}
+    for key, value in before.items():
+        setattr(config, key, value if facts["device"] == device else "auto")
+    return sorted({*before, *(key for key in ("compile", "precision") if getattr(config, key) == "auto")})
 
 
 def share_machine(config: TrainConfig, ranks: Ranks, precision: str) -> None:
