@@ -50,7 +50,8 @@ def test_it_pays_sooner_where_the_cpu_multiplies_bf16_and_later_the_more_there_i
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def shortest(*words: str) -> int:
-        return next(n for n in range(0, 10**5, 10) if planned(10**6, config(*words), n, "cpu").compiled)
+        chosen = config(*words)
+        return next(n for n in range(0, 10**5, 10) if planned(10**6, chosen, n, "cpu").compiled)
 
     monkeypatch.setattr(runtime, "multiplies_bf16", lambda: True)
     low = shortest()
