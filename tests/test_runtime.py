@@ -15,10 +15,13 @@ from microgpt import runtime
 from microgpt.errors import UsageError
 
 LOOP = """
-import sys, time
+import subprocess, sys, time
+from contextlib import nullcontext
 from microgpt.runtime import StopSignals
 signals = StopSignals()
-with signals.installed():
+apart = "apart" in sys.argv
+with signals.installed(), signals.apart() if apart else nullcontext():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"]) if apart else None
     print("ready", flush=True)
     said = ""
     while True:
@@ -29,6 +32,8 @@ with signals.installed():
             if "leave" in sys.argv:
                 break
 print("left", flush=True)
+if child is not None:
+    print(child.wait(), flush=True)
 time.sleep(30)
 """
 
@@ -39,8 +44,9 @@ def looping() -> Callable[..., subprocess.Popen[str]]:
 
     def start(*words: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", LOOP, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            [sys.executable, "-c", LOOP, *words],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
         started.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -115,6 +121,25 @@ def test_after_the_block_signals_do_again_what_they_did(
     assert read(process) == "left"
     process.send_signal(number)
     assert process.wait(timeout=60) in (-number, 130)  # Python's own handler turns SIGINT into KeyboardInterrupt
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_apart_a_signal_to_the_whole_group_is_heard_and_leaves_children_alone(
+    looping: Callable[..., subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    process = looping("leave", "apart")
+    os.killpg(process.pid, number)
+    assert [read(process) for _ in range(3)] == [number.name, "left", "0"]
+    process.send_signal(number)
+    assert process.wait(timeout=60) in (-number, 130)
+
+
+def test_apart_a_second_ctrl_c_ends_at_once(looping: Callable[..., subprocess.Popen[str]]) -> None:
+    process = looping("apart")
+    process.send_signal(signal.SIGINT)
+    assert read(process) == "SIGINT"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
 
 
 def test_signals_can_be_taken_back_from_a_library() -> None:

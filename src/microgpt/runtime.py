@@ -8,10 +8,11 @@ import os
 import platform
 import signal
 import sys
+import threading
 import time
 import types
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 
 from microgpt.errors import UsageError
@@ -200,10 +201,45 @@ class StopSignals:
             for number, handler in former.items():
                 signal.signal(number, handler)
 
+    @contextmanager
+    def apart(self) -> Generator[None]:
+        """While the block runs a thread listens, and processes that are started do not hear the signals.
+
+        A terminal's Ctrl-C and a scheduler's signal reach every process of the group, and a compiler would die of it.
+        """
+        over = threading.Event()
+
+        def listen() -> None:
+            while True:
+                number = signal.sigwait(self.NUMBERS)
+                if over.is_set() and number == signal.SIGUSR1:
+                    return
+                self._note(number, None)
+
+        with deaf_children(self.NUMBERS):
+            listener = threading.Thread(target=listen, name="signals", daemon=True)
+            listener.start()
+            try:
+                yield
+            finally:
+                over.set()
+                signal.pthread_kill(listener.ident or 0, signal.SIGUSR1)
+                listener.join()
+
     def reinstall(self) -> None:
         """Take the signals back from a library that put its own handlers in."""
         for number in self.NUMBERS:
             signal.signal(number, self._note)
+
+
+@contextmanager
+def deaf_children(numbers: Iterable[signal.Signals]) -> Generator[None]:
+    """Threads and processes that this thread starts meanwhile do not hear these signals; other threads do."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def now_iso() -> str:

@@ -27,6 +27,27 @@ CHROMIUM = Path("/usr/bin/chromium")
 WAIT_MS = 90_000
 
 
+def wait_until(page: Page, script: str, arg: Any = None) -> None:
+    """Wait until a script is true of a page; what it reads may not be drawn yet.
+
+    Playwright's own way evaluates in the page, which the pages' CSP forbids.
+    """
+    from playwright.sync_api import Error
+
+    deadline = time.monotonic() + WAIT_MS / 1000
+    while True:
+        missing = ""
+        try:
+            if page.evaluate(script, arg):
+                return
+        except Error as error:
+            missing = str(error)
+            if "Cannot read properties of" not in missing:
+                raise
+        assert time.monotonic() < deadline, f"this did not become true: {script} {missing}"
+        page.wait_for_timeout(20)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _needed() -> None:
     if not CHROMIUM.exists():
@@ -142,11 +163,8 @@ class Chat:
             self.until("document.querySelector('#model').value !== 'Loading…'")
 
     def until(self, script: str, arg: Any = None) -> None:
-        """Wait until a script is true. Playwright's own way evaluates in the page, which its CSP forbids."""
-        deadline = time.monotonic() + WAIT_MS / 1000
-        while not self.page.evaluate(script, arg):
-            assert time.monotonic() < deadline, f"this did not become true: {script}"
-            self.page.wait_for_timeout(20)
+        """Wait until a script is true."""
+        wait_until(self.page, script, arg)
 
     @property
     def box(self) -> Locator:
@@ -338,11 +356,8 @@ class Lab:
         return float(re.sub(r"[^0-9.e-]", "", self.fact(name).replace("\u2212", "-")))
 
     def until(self, script: str, arg: Any = None) -> None:
-        """Wait until a script is true. Playwright's own way evaluates in the page, which its CSP forbids."""
-        deadline = time.monotonic() + WAIT_MS / 1000
-        while not self.page.evaluate(script, arg):
-            assert time.monotonic() < deadline, f"this did not become true: {script}"
-            self.page.wait_for_timeout(20)
+        """Wait until a script is true."""
+        wait_until(self.page, script, arg)
 
     def state(self, script: str) -> Any:
         """A value of the page's own state: `script` is an expression of `state`."""

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -21,6 +23,7 @@ from microgpt.config.schema import TrainConfig
 from microgpt.errors import UsageError
 from microgpt.runs.folder import read_metrics, read_run
 from microgpt.training.compiling import compile_seconds, planned
+from waiting import until
 
 COMPILER = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler is here")
 RUN = [
@@ -76,8 +79,8 @@ def trained(folder: Path, *words: str, stop_at: int | None = None) -> None:
     """A whole training in a process; with `stop_at` it is killed once it has logged that step."""
     command = [sys.executable, "-m", "microgpt.train", *words]
     process = subprocess.Popen(command, cwd=folder.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    until = time.monotonic() + 300
-    while stop_at is not None and process.poll() is None and time.monotonic() < until:
+    deadline = time.monotonic() + 300
+    while stop_at is not None and process.poll() is None and time.monotonic() < deadline:
         metrics = folder / "metrics.jsonl"
         if metrics.exists() and f'"step": {stop_at},' in metrics.read_text():
             process.send_signal(signal.SIGKILL)
@@ -110,3 +113,37 @@ def test_a_compiled_run_has_the_losses_of_an_eager_one_and_resumes_bit_by_bit(tm
     assert (device["compile"], device["precision"]) == ("on", "bf16" if low else "f32")
     assert [read_run(runs[n])["precision"] for n in ("eager", "whole")] == ["f32", device["precision"]]
     assert read_run(runs["whole"])["status"] == "FINISHED"
+
+
+@COMPILER
+@pytest.mark.slow
+def test_ctrl_c_while_it_compiles_spares_the_compiler_and_saves(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = [*RUN, "device.compile=on", "trainer.max_steps=100000", f"hydra.run.dir={folder}"]
+    for name in ("cache", "tmp"):
+        (tmp_path / name).mkdir()
+    surroundings = {**os.environ, "MICROGPT_CACHE_DIR": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")}
+    surroundings.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "microgpt.train", *words],
+        cwd=tmp_path, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    until(lambda: process.poll() is not None or compiles(process.pid))
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the compiler too
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 130, said
+    assert read_run(folder)["status"] == "KILLED"
+    assert find(folder / "checkpoints", "latest").name == "step-000001"
+    assert list((tmp_path / "cache" / "compiled").glob("*/*.so")), "what was compiled is kept in our cache"
+    assert not list((tmp_path / "tmp").glob("*/*/*.so")), "and not where others may write"
+
+
+def compiles(pid: int) -> bool:
+    """Whether a compiler makes code of the model below a process, beyond looking at what the CPU can do."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if any(word.endswith(".main.cpp") for word in child.cmdline()):
+                    return True
+    return False

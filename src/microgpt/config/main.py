@@ -103,6 +103,7 @@ def _stage(stage: str, run: Stage) -> None:
         if elsewhere:
             runtime.prepare_process()
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # between trials: the sweep hears it, and tells the workers
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while the process began
         try:
             words = list(state.overrides.task)
             run(from_hydra(stage, composed, words), words, Path(state.runtime.output_dir))

@@ -98,6 +98,10 @@ class Sweep:
         self.folder = Path(os.path.relpath(str(master.hydra.sweep.dir)))
         #: whether trials run in this very process
         self.inside = type(launcher).__name__ == "BasicLauncher"
+        # a process that begins would die of Ctrl-C, and so would the one that submitit puts above each trial, which
+        # then interrupts it twice; a trial hears it once it can save
+        starts = type(launcher).__name__ in ("JoblibLauncher", "LocalLauncher")
+        self.deaf = {signal.SIGINT} if starts else set[signal.Signals]()
         workers = master.hydra.launcher.get("n_jobs")
         self.workers = runtime.usable_cores() if workers == -1 else int(workers or 1)
         self.signals = runtime.StopSignals()
@@ -210,7 +214,7 @@ class Sweep:
             for job in jobs
         ]
         try:
-            with deaf_children(type(self.launcher).__name__ == "LocalLauncher"):
+            with runtime.deaf_children(self.deaf):
                 ended = self.launcher.launch(words, initial_job_idx=jobs[0].trial.number)
             for job, returned in zip(jobs, ended):
                 job.code = int(returned.return_value or 0)
@@ -300,22 +304,6 @@ class Sweep:
         print(f"sweep folder     {self.folder}", file=sys.stderr)
         print(f"next             python -m microgpt.compare runs={self.folder}", file=sys.stderr)
         return max(failed, default=0)
-
-
-@contextmanager
-def deaf_children(wanted: bool) -> Generator[None]:
-    """Processes that this thread starts meanwhile never hear Ctrl-C; other threads do.
-
-    For submitit's local ones: between the sweep and each trial stands a process that would die of it and interrupt
-    its trial twice. A trial is told by the sweep, and saves.
-    """
-    if wanted:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        if wanted:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def release_workers() -> None:

@@ -29,6 +29,8 @@ COMPILE_S, COMPILE_CHUNK_S = 15.0, 2.0
 #: times the tokens a second of eager steps on a CPU: in f32, and in bf16 where it multiplies that and eager steps
 #: stay f32 (benchmarks/NOTES.md)
 GAIN, LOW_GAIN = 1.3, 1.9
+#: where PyTorch keeps compiled code
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 #: both for a GPU, not measured
 GPU_COMPILE_S, GPU_GAIN = 25.0, 1.5
 
@@ -100,7 +102,11 @@ def _hindrance(device: str, name: str) -> str:
 
 def compiled_loss(model: GPT, device: str) -> Callable[..., Tensor]:
     """The model's summed loss, compiled at its first call for a device; kept in the cache folder for later runs."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # takes a second, which compiling takes too
+
+    # Lightning's import has filled in PyTorch's own choice: below /tmp, lost at the next start and open to others
+    if os.environ.get(CACHE_VARIABLE) in (None, os.path.abspath(default_cache_dir())):
+        os.environ[CACHE_VARIABLE] = str(files.cache_folder() / "compiled")
     # attention and the loss have backward passes of their own, which are part of the key; without this a warm start
     # traces them again and takes 8 s instead of 3
     with suppress(AttributeError):  # not in every version

@@ -6,6 +6,7 @@ import bisect
 import copy
 import itertools
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,8 @@ def fit(
     world = 1 if ranks is None else ranks.world
     own_rows, _ = divided(rows, config.trainer.accumulate, world)
     batches = prepared.train_batches(config.data, block, own_rows, config.seed)
+    compiled = config.device.compile == "on"
+    listening = signals.apart() if compiled else nullcontext()  # the C++ compiler is a process of its own
     if ranks is not None:
         signals = ranks.signals = SharedSignals(signals)
     sharded = ranks is not None and config.device.name == "fsdp"
@@ -165,7 +168,7 @@ def fit(
         schedule,
         None if sizes is None else torch.from_numpy(sizes),
         precision,
-        compiled_loss(model, device) if config.device.compile == "on" else None,
+        compiled_loss(model, device) if compiled else None,
         lambda: bool(signals.requested),
         folder.log,
         ranks,
@@ -234,13 +237,14 @@ def fit(
     if profiler is not None:
         profiler.begin()
     try:
-        trainer.fit(
-            module,
-            DataLoader(_Steps(Spans(module)), batch_size=None, generator=drawn),
-            DataLoader(val, batch_size=1, collate_fn=_first, shuffle=False, generator=drawn),
-            ckpt_path=None if checkpoint is None else str(checkpoint),
-            weights_only=False,
-        )
+        with listening:
+            trainer.fit(
+                module,
+                DataLoader(_Steps(Spans(module)), batch_size=None, generator=drawn),
+                DataLoader(val, batch_size=1, collate_fn=_first, shuffle=False, generator=drawn),
+                ckpt_path=None if checkpoint is None else str(checkpoint),
+                weights_only=False,
+            )
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         if is_out_of_memory(error):
             raise out_of_memory(config, error) from error
