@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from microgpt.runs.folder import read_run
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +80,25 @@ def test_submitit_and_ray_run_each_trial_in_a_process_of_its_own(
     assert not (tmp_path / "outputs" / "it" / ".submitit").exists(), "what was exchanged with workers is gone"
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.4, 0.8])
+def test_ctrl_c_while_workers_begin_is_no_fault(small: list[str], tmp_path: Path, seconds: float) -> None:
+    words = [*small, PLACE, "trainer.max_steps=20000", "trainer.eval_interval=20000", "tracking=off"]
+    words += ["hydra/launcher=joblib", *ELSEWHERE["joblib"], "seed=1,2,3"]
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "microgpt.train", "-m", *words],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    until(lambda: sweep.poll() is not None or any(tmp_path.glob("outputs/it/*/trial.json")))
+    time.sleep(seconds)
+    os.killpg(sweep.pid, signal.SIGINT)
+    said, _ = sweep.communicate(timeout=180)
+    assert sweep.returncode == 130, said
+    assert "Traceback" not in said
+    assert "error" not in said
+    assert "stopped: the sweep, by SIGINT, with 0 of 3 trials done" in said
+    assert {read_run(path.parent)["status"] for path in tmp_path.glob("outputs/it/*/run.json")} <= {"KILLED"}
+
+
 @pytest.mark.parametrize("launcher", ELSEWHERE)
 def test_ctrl_c_saves_the_trials_at_work_and_leaves_no_process(
     small: list[str], tmp_path: Path, launcher: str
@@ -89,10 +109,7 @@ def test_ctrl_c_saves_the_trials_at_work_and_leaves_no_process(
         [sys.executable, "-m", "microgpt.train", "-m", *words],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 180
-    while sweep.poll() is None and not list(tmp_path.glob("outputs/it/*/metrics.jsonl")):
-        assert time.monotonic() < deadline, "no trial has begun"
-        time.sleep(0.02)
+    until(lambda: sweep.poll() is not None or any(tmp_path.glob("outputs/it/*/metrics.jsonl")))
     os.killpg(sweep.pid, signal.SIGINT)  # as a terminal does: to all processes in the foreground
     said, _ = sweep.communicate(timeout=180)
     assert sweep.returncode == 130, said
@@ -101,6 +118,4 @@ def test_ctrl_c_saves_the_trials_at_work_and_leaves_no_process(
     ended = [read_run(path.parent) for path in tmp_path.glob("outputs/it/*/run.json")]
     assert ended
     assert [run["error"] for run in ended if run["status"] != "KILLED"] == []
-    while any(Path(f"/proc/{pid}").exists() for pid in pids(tmp_path)):
-        assert time.monotonic() < deadline + 180, "a trial is still there"
-        time.sleep(0.02)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids(tmp_path)))

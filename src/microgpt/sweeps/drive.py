@@ -100,7 +100,8 @@ class Sweep:
         self.inside = type(launcher).__name__ == "BasicLauncher"
         # a process that begins would die of Ctrl-C, and so would the one that submitit puts above each trial, which
         # then interrupts it twice; a trial hears it once it can save
-        starts = type(launcher).__name__ in ("JoblibLauncher", "LocalLauncher")
+        self.joblib = type(launcher).__name__ == "JoblibLauncher"
+        starts = self.joblib or type(launcher).__name__ == "LocalLauncher"
         self.deaf = {signal.SIGINT} if starts else set[signal.Signals]()
         workers = master.hydra.launcher.get("n_jobs")
         self.workers = runtime.usable_cores() if workers == -1 else int(workers or 1)
@@ -213,6 +214,8 @@ class Sweep:
             [*job.proposal.overrides, f"hydra.sweep.subdir='{os.path.relpath(job.folder, self.folder)}'"]
             for job in jobs
         ]
+        if self.joblib:
+            begin_tracking()
         try:
             with runtime.deaf_children(self.deaf):
                 ended = self.launcher.launch(words, initial_job_idx=jobs[0].trial.number)
@@ -250,7 +253,7 @@ class Sweep:
                     self.launch(left)
                 for job in jobs:
                     chooser.tell(job.proposal, Outcome(job.status, job.val_loss))
-        if type(self.launcher).__name__ == "JoblibLauncher":
+        if self.joblib:
             release_workers()
         return self.conclude(chooser.total)
 
@@ -304,6 +307,13 @@ class Sweep:
         print(f"sweep folder     {self.folder}", file=sys.stderr)
         print(f"next             python -m microgpt.compare runs={self.folder}", file=sys.stderr)
         return max(failed, default=0)
+
+
+def begin_tracking() -> None:
+    """Start the process that tidies up after joblib's: its start lets the thread hear Ctrl-C again."""
+    from multiprocessing.resource_tracker import ensure_running
+
+    ensure_running()
 
 
 def release_workers() -> None:
