@@ -75,6 +75,47 @@ def test_without_a_compiler_it_is_said_and_auto_goes_on(monkeypatch: pytest.Monk
         planned(10**6, config("device.compile=on"), 10, "cpu")
 
 
+def put_compiler(folder: Path, script: str) -> str:
+    """A g++ of our own, and the PATH that has it first."""
+    path = folder / "g++"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_a_compiler_that_cannot_make_what_is_needed_is_found_out_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    said = "<stdin>:1:10: fatal error: Python.h: No such file or directory"
+    monkeypatch.setenv("PATH", put_compiler(tmp_path, f"echo 'compilation begins\n{said}' >&2; exit 1"))
+    plan = planned(10**6, config(), 10**6, "cpu")
+    assert not plan.compiled
+    assert plan.why == f"the C++ compiler fails: {said}"
+    with pytest.raises(UsageError, match=r"Python\.h.*device\.compile=off"):
+        planned(10**6, config("device.compile=on"), 10, "cpu")
+
+
+@COMPILER
+@pytest.mark.slow
+def test_a_compiler_that_fails_in_the_run_is_one_line(tmp_path: Path) -> None:
+    """As it does where the disk is full; the run says what to do, and can be gone on with."""
+    fails = 'case "$*" in *.main.cpp*) echo "it begins"; echo "x.cpp:3: fatal error: no space" ; exit 1;; esac'
+    path = put_compiler(tmp_path, f'{fails}\nexec {shutil.which("g++")} "$@"')
+    done = subprocess.run(
+        [sys.executable, "-m", "microgpt.train", *RUN, "device.compile=on", f"hydra.run.dir={tmp_path / 'run'}"],
+        cwd=tmp_path, env={**os.environ, "PATH": path, "MICROGPT_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == (
+        "error: the model could not be compiled: x.cpp:3: fatal error: no space"
+        " - take device.compile=off, beside resume= where steps were saved"
+    )
+    assert read_run(tmp_path / "run")["status"] == "FAILED"
+
+
 def trained(folder: Path, *words: str, stop_at: int | None = None) -> None:
     """A whole training in a process; with `stop_at` it is killed once it has logged that step."""
     command = [sys.executable, "-m", "microgpt.train", *words]

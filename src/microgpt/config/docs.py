@@ -117,7 +117,7 @@ CHOSEN = {
     "device.precision": "bf16 on cuda, and compiled on a CPU that multiplies bf16; f32 elsewhere.",
     "device.compile": "on where the run is estimated to be long enough for it to pay, from operations and the kind "
     "of CPU alone, so that the same command has the same bits; the table at the start says from when; never on mps, "
-    "or on a CPU without a C++ compiler.",
+    "or on a CPU without a C++ compiler that finds Python.h and OpenMP.",
 }
 STAGE_WORDS = {
     "train": "Train a model.",

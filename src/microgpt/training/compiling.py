@@ -5,8 +5,13 @@ The choice never looks at what a cache holds or at how fast the machine is today
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,17 +76,18 @@ def planned(flops_per_token: int, config: TrainConfig, steps: int, device: str) 
     else:
         gain, cold = GPU_GAIN, GPU_COMPILE_S
     compiled, pays_after = eager / gain + cold, cold / (1 - 1 / gain)
-    wanted, hindrance = config.device.compile, _hindrance(device, config.device.name)
-    if wanted == "on" and hindrance:
+    wanted = config.device.compile
+    if wanted == "off":
+        return Plan(eager, False, "switched off")
+    if wanted != "on" and eager <= pays_after:
+        return Plan(eager, False, f"would pay from {pays_after:.0f} s on")
+    hindrance = _hindrance(device, config.device.name)
+    if hindrance and wanted == "on":
         raise UsageError(f"device.compile=on: {hindrance}", "take device.compile=off")
-    if wanted == "on":
-        return Plan(compiled, True, "asked for")
-    if wanted == "off" or hindrance:
-        return Plan(eager, False, hindrance or "switched off")
-    if eager > pays_after:
-        saved = f"{100 * (1 - 1 / gain):.0f} % of the time"
-        return Plan(compiled, True, f"saves about {saved}, and takes some {cold:.0f} s the first time")
-    return Plan(eager, False, f"would pay from {pays_after:.0f} s on")
+    if hindrance:
+        return Plan(eager, False, hindrance)
+    saved = f"saves about {100 * (1 - 1 / gain):.0f} % of the time, and takes some {cold:.0f} s the first time"
+    return Plan(compiled, True, "asked for" if wanted == "on" else saved)
 
 
 def compile_seconds(config: TrainConfig) -> float:
@@ -95,9 +101,42 @@ def _hindrance(device: str, name: str) -> str:
         return "what fsdp does between layers is not compiled"
     if device == "mps":
         return "PyTorch compiles nothing for Apple GPUs that pays"
-    if device == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
-        return "there is no C++ compiler (g++ or clang++)"
-    return ""
+    if device != "cpu":
+        return ""
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # as PyTorch chooses
+    found = shutil.which(compiler)
+    return f"there is no C++ compiler ({compiler})" if found is None else _fault_of(found)
+
+
+@functools.cache
+def _fault_of(compiler: str) -> str:
+    """Why a C++ compiler cannot make code that Python loads, or nothing; found out in half a second."""
+    words = [compiler, "-x", "c++", "-", "-I", sysconfig.get_path("include")]
+    source = "#include <Python.h>\n"
+    with tempfile.TemporaryDirectory() as folder:
+        if sys.platform == "darwin":  # its libraries are linked in another way
+            words += ["-fsyntax-only"]
+        else:
+            source += "#include <omp.h>\nint threads() { return omp_get_max_threads(); }\n"
+            words += ["-shared", "-fPIC", "-fopenmp", "-o", os.path.join(folder, "probe.so")]
+        try:
+            done = subprocess.run(
+                words, input=source, capture_output=True, text=True, timeout=60, start_new_session=True
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"the C++ compiler {compiler} cannot be used ({type(error).__name__})"
+    return "" if done.returncode == 0 else f"the C++ compiler fails: {complaint(done.stderr)}"
+
+
+def complaint(said: str) -> str:
+    """The line in which a compiler says what is wrong."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or ["without a word"]
+    return next((line for line in lines if " error: " in line), lines[0])[:200]
+
+
+def is_of_compiling(error: BaseException) -> bool:
+    """Whether an exception means that PyTorch could not compile the model."""
+    return type(error).__module__.startswith(("torch._inductor", "torch._dynamo"))
 
 
 def compiled_loss(model: GPT, device: str) -> Callable[..., Tensor]:

@@ -19,13 +19,13 @@ from microgpt.config.auto import EVAL_BATCHES
 from microgpt.config.schema import TrainConfig
 from microgpt.data.batches import IGNORED, Batch, Batches
 from microgpt.data.mixture import Prepared
-from microgpt.errors import ModelError, is_out_of_memory
+from microgpt.errors import MicrogptError, ModelError, is_out_of_memory, printable
 from microgpt.model.gpt import GPT
 from microgpt.runs.folder import RunFolder
 from microgpt.runtime import StopSignals, quiet_libraries
 from microgpt.sweeps.study import reporter_of
 from microgpt.training.checkpoint_io import FolderCheckpointIO
-from microgpt.training.compiling import compiled_loss
+from microgpt.training.compiling import compiled_loss, complaint, is_of_compiling
 from microgpt.training.lightning import EarlyStopping, pl
 from microgpt.training.memory import out_of_memory
 from microgpt.training.metrics import Metrics, measured_peak_flops
@@ -248,6 +248,11 @@ def fit(
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         if is_out_of_memory(error):
             raise out_of_memory(config, error) from error
+        if compiled and is_of_compiling(error):
+            raise MicrogptError(
+                f"the model could not be compiled: {printable(complaint(str(error)))}",
+                "take device.compile=off, beside resume= where steps were saved",
+            ) from error
         if checkpoint is not None and not module.began:
             raise unfit(checkpoint, error) from error
         raise
