@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 CHROMIUM = Path("/usr/bin/chromium")
 WAIT_MS = 90_000
+
+
+def number_of(text: str) -> float:
+    """The number that a text of a page is; NaN where it has none yet."""
+    digits = re.sub(r"[^0-9.e-]", "", text.replace("\u2212", "-"))
+    return float(digits) if digits.strip("-") else math.nan
 
 
 def wait_until(page: Page, script: str, arg: Any = None) -> None:
@@ -351,9 +358,19 @@ class Lab:
         """A number or words that the page names, once they are there."""
         return self.page.locator(f"[data-fact={name}]").first.text_content() or ""
 
-    def number(self, name: str) -> float:
-        """A number that the page names."""
-        return float(re.sub(r"[^0-9.e-]", "", self.fact(name).replace("\u2212", "-")))
+    def shows(self, name: str, value: float, abs: float = 0, rel: float = 0) -> None:
+        """Wait until a number that the page names is this one, or near it; older ones may stand there before."""
+        deadline = time.monotonic() + WAIT_MS / 1000
+        while (shown := number_of(self.fact(name))) != pytest.approx(value, abs=abs, rel=rel):
+            assert time.monotonic() < deadline, f"{name} is {shown} and not {value}"
+            self.page.wait_for_timeout(20)
+
+    def says(self, name: str, words: str) -> None:
+        """Wait until a text that the page names has these words."""
+        self.until(
+            "([name, words]) => document.querySelector(`[data-fact=${name}]`)?.textContent.includes(words)",
+            [name, words],
+        )
 
     def until(self, script: str, arg: Any = None) -> None:
         """Wait until a script is true."""

@@ -21,18 +21,18 @@ def test_the_loss_panel_shows_every_step(lab: Any) -> None:
     rows = [dict(zip(told["columns"], row)) for row in told["rows"]]
     assert lab.state("state.points.map((point) => point.step)") == list(range(1, 31))
     assert lab.state("state.points.map((point) => point.loss)") == [row["loss"] for row in rows]
-    assert lab.number("loss") == pytest.approx(rows[-1]["loss"], abs=1e-3)
-    assert lab.number("lowest") == pytest.approx(min(row["loss"] for row in rows), abs=1e-3)
-    assert lab.number("highest") == pytest.approx(max(row["loss"] for row in rows), abs=1e-3)
+    lab.shows("loss", rows[-1]["loss"], abs=1e-3)
+    lab.shows("lowest", min(row["loss"] for row in rows), abs=1e-3)
+    lab.shows("highest", max(row["loss"] for row in rows), abs=1e-3)
     known = [row["val_loss"] for row in rows if row["val_loss"] is not None]
-    assert lab.number("val-loss") == pytest.approx(known[-1], abs=1e-3)
+    lab.shows("val-loss", known[-1], abs=1e-3)
     assert f"ln 27 = {math.log(27):.3f}" in lab.page.locator("#loss").inner_text()
 
 
 def test_tokens_and_the_story_of_one(lab: Any) -> None:
     panel = lab.show("tokens")
     data, tensors = lab.look("tokens", 30)
-    assert lab.number("batch-loss") == pytest.approx(data["loss"], abs=1e-3)
+    lab.shows("batch-loss", data["loss"], abs=1e-3)
     buttons = panel.locator(".batch .token")
     shown = [float(text) for text in buttons.locator("small").all_text_contents()]
     length = data["rows"][0]["length"]
@@ -40,8 +40,8 @@ def test_tokens_and_the_story_of_one(lab: Any) -> None:
     buttons.nth(2).click()
     lab.until("document.querySelector('#tokens h3')?.textContent.endsWith('at place 2')")
     story, _ = lab.look("token", 30, row=0, position=2)
-    assert lab.number("token-loss") == pytest.approx(story["loss"], abs=1e-3)
-    assert lab.number("rank") == story["rank"]
+    lab.shows("token-loss", story["loss"], abs=1e-3)
+    lab.shows("rank", story["rank"])
     first = panel.locator(".story-parts .bars").first.locator(".bar-line").first
     assert first.locator(".mono").inner_text().startswith(story["top"][0]["token"])
 
@@ -104,21 +104,21 @@ def test_the_graph_down_to_single_numbers(lab: Any) -> None:
     data, _ = lab.look("graph", 30, row=0)
     panel.locator(".node").first.wait_for()
     assert panel.locator(".node").count() == len(data["nodes"])
-    assert lab.number("graph-loss") == pytest.approx(data["loss"], abs=1e-3)
+    lab.shows("graph-loss", data["loss"], abs=1e-3)
     node = next(one for one in data["nodes"] if one["name"] == "layer0.attn_wo" and one["op"] == "linear")
     panel.locator('.node[aria-label^="layer0.attn_wo, linear"]').click()
     panel.get_by_label("Index into layer0.attn_wo").fill("0, 2, 5")
     panel.get_by_role("button", name="Look inside").click()
     number, _ = lab.look("scalar", 30, row=0, node=node["id"], index=[0, 2, 5], count=24)
     panel.locator("#operands").wait_for()
-    assert lab.number("scalar-value") == pytest.approx(number["value"], rel=1e-4)
-    assert lab.number("scalar-gradient") == pytest.approx(number["gradient"], rel=1e-4)
+    lab.shows("scalar-value", number["value"], rel=1e-4)
+    lab.shows("scalar-gradient", number["gradient"], rel=1e-4)
     cells = panel.locator("#operands tbody tr").first.locator("td").all_text_contents()
     operand = number["operands"][0]
     expected = [operand["value"], operand["local"], operand["flow"]]
     assert [numbers(cell)[0] for cell in cells] == pytest.approx(expected, rel=2e-3, abs=1e-12)
     panel.get_by_role("button", name="Check the gradient").click()
-    assert "agrees" in lab.fact("check")
+    lab.says("check", "agrees")
     panel.locator("#operands .text-button").first.click()
     lab.until("document.querySelectorAll('#graph .crumbs button').length === 2")
 
@@ -150,10 +150,10 @@ def test_why_a_weight_moved(lab: Any) -> None:
     panel.get_by_role("button", name="Why did it move?").click()
     weight, _ = lab.look("weight", 30, name="layer0.attn_wv", index=[3, 7])
     panel.locator("#terms").wait_for()
-    assert lab.number("change") == pytest.approx(weight["change"], rel=2e-3)
+    lab.shows("change", weight["change"], rel=2e-3)
     shown = [numbers(text)[0] for text in panel.locator("#terms tbody td").all_text_contents()]
     assert sum(shown[:-1]) == pytest.approx(weight["change"], rel=1e-2, abs=1e-6)
-    assert "adds up" in lab.fact("account")
+    lab.says("account", "adds up")
 
 
 def test_the_map_of_embeddings(lab: Any) -> None:
@@ -179,7 +179,7 @@ def test_knocking_out_a_head_reaches_every_panel(lab: Any) -> None:
     unit = {"layer": 0, "kind": "head", "index": 0}
     data, _ = lab.look("knockout", 30, off=[unit])
     lab.page.locator("[data-fact=knocked]").wait_for()
-    assert lab.number("knocked") == pytest.approx(data["loss"], abs=1e-4)
+    lab.shows("knocked", data["loss"], abs=1e-4)
     tokens, _ = lab.look("tokens", 30, off=[unit])
     lab.show("tokens")
     lab.until(

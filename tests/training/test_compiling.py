@@ -75,6 +75,14 @@ def test_without_a_compiler_it_is_said_and_auto_goes_on(monkeypatch: pytest.Monk
         planned(10**6, config("device.compile=on"), 10, "cpu")
 
 
+def afresh(folder: Path, **more: str) -> dict[str, str]:
+    """An environment in which nothing has been compiled."""
+    for name in ("cache", "tmp"):
+        (folder / name).mkdir()
+    found = {**os.environ, "MICROGPT_CACHE_DIR": str(folder / "cache"), "TMPDIR": str(folder / "tmp"), **more}
+    return {name: value for name, value in found.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+
+
 def put_compiler(folder: Path, script: str) -> str:
     """A g++ of our own, and the PATH that has it first."""
     path = folder / "g++"
@@ -104,7 +112,7 @@ def test_a_compiler_that_fails_in_the_run_is_one_line(tmp_path: Path) -> None:
     path = put_compiler(tmp_path, f'{fails}\nexec {shutil.which("g++")} "$@"')
     done = subprocess.run(
         [sys.executable, "-m", "microgpt.train", *RUN, "device.compile=on", f"hydra.run.dir={tmp_path / 'run'}"],
-        cwd=tmp_path, env={**os.environ, "PATH": path, "MICROGPT_CACHE_DIR": str(tmp_path / "cache")},
+        cwd=tmp_path, env=afresh(tmp_path, PATH=path),
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 1
@@ -161,13 +169,9 @@ def test_a_compiled_run_has_the_losses_of_an_eager_one_and_resumes_bit_by_bit(tm
 def test_ctrl_c_while_it_compiles_spares_the_compiler_and_saves(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = [*RUN, "device.compile=on", "trainer.max_steps=100000", f"hydra.run.dir={folder}"]
-    for name in ("cache", "tmp"):
-        (tmp_path / name).mkdir()
-    surroundings = {**os.environ, "MICROGPT_CACHE_DIR": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")}
-    surroundings.pop("TORCHINDUCTOR_CACHE_DIR", None)
     process = subprocess.Popen(
         [sys.executable, "-m", "microgpt.train", *words],
-        cwd=tmp_path, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env=afresh(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
     until(lambda: process.poll() is not None or compiles(process.pid))
