@@ -98,9 +98,9 @@ class Sweep:
         self.folder = Path(os.path.relpath(str(master.hydra.sweep.dir)))
         #: whether trials run in this very process
         self.inside = type(launcher).__name__ == "BasicLauncher"
+        self.joblib = type(launcher).__name__ == "JoblibLauncher"
         # a process that begins would die of Ctrl-C, and so would the one that submitit puts above each trial, which
         # then interrupts it twice; a trial hears it once it can save
-        self.joblib = type(launcher).__name__ == "JoblibLauncher"
         starts = self.joblib or type(launcher).__name__ == "LocalLauncher"
         self.deaf = {signal.SIGINT} if starts else set[signal.Signals]()
         workers = master.hydra.launcher.get("n_jobs")
@@ -215,7 +215,7 @@ class Sweep:
             for job in jobs
         ]
         if self.joblib:
-            begin_tracking()
+            start_tidying()
         try:
             with runtime.deaf_children(self.deaf):
                 ended = self.launcher.launch(words, initial_job_idx=jobs[0].trial.number)
@@ -309,8 +309,8 @@ class Sweep:
         return max(failed, default=0)
 
 
-def begin_tracking() -> None:
-    """Start the process that tidies up after joblib's: its start lets the thread hear Ctrl-C again."""
+def start_tidying() -> None:
+    """Start the process that tidies up after joblib's: its start would let the thread hear Ctrl-C again."""
     from multiprocessing.resource_tracker import ensure_running
 
     ensure_running()

@@ -34,10 +34,10 @@ COMPILE_S, COMPILE_CHUNK_S = 15.0, 2.0
 #: times the tokens a second of eager steps on a CPU: in f32, and in bf16 where it multiplies that and eager steps
 #: stay f32 (benchmarks/NOTES.md)
 GAIN, LOW_GAIN = 1.3, 1.9
-#: where PyTorch keeps compiled code
-CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 #: both for a GPU, not measured
 GPU_COMPILE_S, GPU_GAIN = 25.0, 1.5
+#: names the folder in which PyTorch keeps compiled code
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 @dataclass(frozen=True)
